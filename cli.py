@@ -1,0 +1,84 @@
+"""What every command of this repository shares: one-line errors, exit codes, atomic writes.
+
+Level below all other rooms: standard library only.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """A user's mistake: ends a command with one line on stderr and exit code 2.
+
+    `UserError(what, expected, found)` reads "<what> — expected <expected>, found <found>".
+    """
+
+    def __init__(self, what: str, expected: object = None, found: object = None):
+        parts = [f"{name} {value}" for name, value in (("expected", expected), ("found", found)) if value is not None]
+        message = f"{what} — {', '.join(parts)}" if parts else what
+        super().__init__(" ".join(message.split()))  # one line, whatever a library put into it
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are `UserError`s; the default help text is the module's docstring."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Call `main` and exit: 0 or what it returns, 2 on a `UserError`, 130 on Ctrl-C, 141 on a closed pipe."""
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # `… | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success flush it to disk and rename it to `path`, else remove it.
+
+    Raises UserError when the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    temporary = Path(name)
+    try:
+        os.close(handle)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide results from a group
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write `text` to `path` whole or not at all (UTF-8)."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,54 @@
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from cli import UserError, replacing, write_text
+
+
+def test_message_is_one_line_with_expected_and_found():
+    assert str(UserError("bad\nvalue", "one", 2)) == "bad value — expected one, found 2"
+    assert str(UserError("bad")) == "bad"
+
+
+def test_written_whole_with_ordinary_permissions(tmp_path):
+    write_text(tmp_path / "new" / "a.txt", "ä\n")
+    assert (tmp_path / "new" / "a.txt").read_text(encoding="utf-8") == "ä\n"
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "new" / "a.txt").stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError), replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write_text(tmp_path / "file" / "a.txt", "")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("return None", 0, ""),
+        ("return 1", 1, ""),
+        ("raise UserError('no', 1, 2)", 2, "error: no — expected 1, found 2\n"),
+        ("Parser().parse_args(['--x'])", 2, "error: unrecognized arguments: --x (see -c --help)\n"),
+        ("raise KeyboardInterrupt", 130, "interrupted\n"),
+        ("raise BrokenPipeError", 141, ""),
+    ],
+)
+def test_exit_codes(body, code, message):
+    script = f"from cli import *\ndef main():\n    {body}\nrun(main)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, message)
