@@ -1,0 +1,220 @@
+"""Typed configuration: a `.conf` file (YAML, so the official JSON files too) becomes a checked `Config`.
+
+    config = load_config("config/AASIST.conf")
+
+What is not known here is refused with the nearest known key: a misspelt option must not train the default.
+"""
+
+import difflib
+import math
+import re
+import types
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from cli import UserError, write_text
+
+MAX_CONFIG_BYTES = 1 << 20
+# The official RawNet2 file repeats two values of optim_config at the top, where the official code never reads them.
+OFFICIAL_REPETITIONS = {"lr": "base_lr", "weight_decay": "weight_decay"}
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimizer and learning-rate schedule; `utils.learning_rate` gives each schedule's formula."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    base_lr: float = 1e-4
+    weight_decay: float = 1e-4
+    scheduler: Literal["cosine", "multistep", "sgdr", "keras_decay", "none"] = "cosine"
+    lr_min: float = 5e-6  # cosine, sgdr: where the schedule ends
+    betas: tuple[float, float] = (0.9, 0.999)  # adam
+    amsgrad: bool = False  # adam
+    momentum: float = 0.9  # sgd
+    nesterov: bool = False  # sgd
+    milestones: tuple[int, ...] = ()  # multistep: epochs after which lr is multiplied by lr_decay
+    lr_decay: float = 0.1  # multistep
+    T0: int = 10  # sgdr: epochs of the first cycle
+    Tmult: int = 1  # sgdr: each cycle is this many times longer than the one before
+
+    def __post_init__(self):
+        require(self.base_lr > 0, "optim_config.base_lr", "above 0", self.base_lr)
+        require(0 <= self.lr_min <= self.base_lr, "optim_config.lr_min", f"0 … base_lr {self.base_lr}", self.lr_min)
+        require(self.weight_decay >= 0, "optim_config.weight_decay", "0 or more", self.weight_decay)
+        require(all(0 <= b < 1 for b in self.betas), "optim_config.betas", "two values in [0, 1)", self.betas)
+        require(0 <= self.momentum < 1, "optim_config.momentum", "[0, 1)", self.momentum)
+        require(not self.nesterov or self.momentum > 0, "optim_config.momentum", "above 0 with nesterov", self.momentum)
+        require(0 < self.lr_decay <= 1, "optim_config.lr_decay", "(0, 1]", self.lr_decay)
+        require(self.T0 >= 1, "optim_config.T0", "1 or more", self.T0)
+        require(self.Tmult >= 1, "optim_config.Tmult", "1 or more", self.Tmult)
+
+
+@dataclass(frozen=True)
+class SWAConfig:
+    """Stochastic weight averaging (arXiv 1803.05407); which epochs enter the mean."""
+
+    max_dev_eer: float = 1.0  # %: every epoch that improves the dev EER counts once it is this low (published policy)
+    last: int = 0  # above 0: the mean of the last so many epochs instead
+
+    def __post_init__(self):
+        require(0 <= self.max_dev_eer <= 100, "swa.max_dev_eer", "0 … 100 (%)", self.max_dev_eer)
+        require(self.last >= 0, "swa.last", "0 or more", self.last)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on. Defaults are the published recipe's (arXiv 2110.01200, section 4)."""
+
+    model_config: dict  # architecture and its own keys, checked by models/<architecture>.py
+    optim_config: OptimConfig = field(default_factory=OptimConfig)
+    swa: SWAConfig = field(default_factory=SWAConfig)
+    track: Literal["LA", "PA"] = "LA"
+    database_path: str = "./LA/"  # as the ASVspoof2019 archive unpacks
+    asv_score_path: str | None = None  # eval ASV scores below database_path; null: where the archive has them
+    model_path: str | None = None  # the checkpoint that --eval scores
+    batch_size: int = 24
+    num_epochs: int = 100
+    loss: Literal["CCE"] = "CCE"  # cross-entropy weighted by class_weights
+    class_weights: tuple[float, float] = (0.1, 0.9)  # spoof, bona fide
+    freq_aug: bool = False  # frequency masking of the filter bank in training
+    eval_all_best: bool = False  # also report eval whenever dev improves; steers nothing
+    eval_output: str = "eval_scores_using_best_dev_model.txt"  # name of --eval's score file
+    cudnn_deterministic_toggle: bool = True
+    cudnn_benchmark_toggle: bool = False
+    seed: int = 1234
+    num_workers: int = 4  # processes that decode audio; at most the machine's cores
+
+    def __post_init__(self):
+        require(self.batch_size >= 2, "batch_size", "2 or more (batch norm needs two)", self.batch_size)
+        require(self.num_epochs >= 1, "num_epochs", "1 or more", self.num_epochs)
+        require(all(w > 0 for w in self.class_weights), "class_weights", "two values above 0", self.class_weights)
+        require(0 <= self.seed < 2**32, "seed", "0 … 2**32 - 1", self.seed)
+        require(self.num_workers >= 0, "num_workers", "0 or more", self.num_workers)
+        require(Path(self.eval_output).name == self.eval_output, "eval_output", "a file name", self.eval_output)
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a `.conf` file. Raises UserError naming the file, the key, what was expected and found."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_CONFIG_BYTES + 1)
+        if len(text) > MAX_CONFIG_BYTES:
+            raise UserError("too large", f"at most {MAX_CONFIG_BYTES} bytes", "more")
+        # YAML forbids the tabs that JSON allows between tokens; inside a string none is expected.
+        values = yaml.load(text.decode("utf-8-sig").expandtabs(), _Loader)
+        return parse(Config, _without_repetitions(values))
+    except OSError as error:
+        raise UserError(f"cannot read config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise UserError(f"{path}: not YAML or JSON: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _without_repetitions(values: Any) -> Any:
+    """`values` less top-level keys that only repeat optim_config; one that differs from it stays, to be refused."""
+    optim = values.get("optim_config") if isinstance(values, dict) else None
+    if not isinstance(optim, dict):
+        return values
+    repeated = {key for key, twin in OFFICIAL_REPETITIONS.items() if key in values and values[key] == optim.get(twin)}
+    return {key: value for key, value in values.items() if key not in repeated}
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write `config` with every default spelt out, so that `load_config` gives it back."""
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=120))
+
+
+def to_dict(config: Config) -> dict:
+    """`config` as plain values (tuples as lists), fit for YAML, JSON and checkpoints."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return plain(asdict(config))
+
+
+def require(holds: bool, name: str, expected: str, found: object) -> None:
+    """Raise UserError about the value of `name` unless it `holds`."""
+    if not holds:
+        raise UserError(f"bad value of '{name}'", expected, found)
+
+
+def parse(schema: type, values: Any, where: str = "") -> Any:
+    """Build the dataclass `schema` from a mapping.
+
+    `where` is the prefix that key names get in errors ("optim_config."). Raises UserError on an unknown or missing
+    key and on a value of the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"bad value of '{where.rstrip('.') or 'the file'}'", "a mapping of keys", _show(values))
+    known = [f.name for f in fields(schema)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            expected = f"'{where}{near[0]}'" if near else f"one of {', '.join(known)}"
+            raise UserError("unknown key", expected, f"'{where}{key}'")
+    for f in fields(schema):
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise UserError("missing key", f"'{where}{f.name}'", "none")
+    hints = get_type_hints(schema)
+    return schema(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """`value` as the type `hint`, or UserError. The official files' "True"/"False" strings become booleans here."""
+    origin, args = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return parse(hint, value, f"{name}.")
+    if origin in (Union, types.UnionType):
+        return None if value is None else _convert(next(a for a in args if a is not type(None)), value, name)
+    if origin is Literal:
+        require(value in args, name, f"one of {', '.join(map(str, args))}", _show(value))
+        return value
+    if origin is tuple:
+        many = args[-1] is Ellipsis
+        fits = isinstance(value, list | tuple) and (many or len(value) == len(args))
+        require(fits, name, "a list" if many else f"a list of {len(args)} values", _show(value))
+        return tuple(_convert(args[0] if many else args[i], v, f"{name}[{i}]") for i, v in enumerate(value))
+    if hint is bool and value in ("True", "False"):
+        return value == "True"
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    right = type(value) is hint and not (hint is float and not math.isfinite(value))
+    require(right, name, f"a {_TYPE_NAMES.get(hint, hint.__name__)}", _show(value))
+    return value
+
+
+_TYPE_NAMES = {bool: "boolean", int: "whole number", float: "number", str: "string", dict: "mapping of keys"}
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without aliases (a few nested ones expand to gigabytes) and without repeated keys; reads 1e-4."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} stands twice")
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-4 as a string; JSON and people mean the number.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
