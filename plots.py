@@ -1,0 +1,393 @@
+"""Every figure of this repository: arrays in, a matplotlib `Figure` out; `save` writes one as PNG and PDF.
+
+    figure = plots.det({"AASIST": (frr, far)}, {"AASIST": 0.0083})
+    plots.save(figure, Path("results/det"))  # results/det.png, results/det.pdf
+
+One column of a paper wide, Okabe–Ito colours, and every difference is drawn twice (colour and dash, marker, hatch or
+lightness), so that colour-blind readers and black-and-white printers lose nothing. Rates come in as fractions and are
+drawn in percent; a score is higher for bona fide; FRR = bona fide rejected, FAR = spoof accepted. No pyplot and no
+global settings: figures may be drawn in a server's threads.
+"""
+
+import textwrap
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import cli
+
+if TYPE_CHECKING:  # matplotlib is imported where it is used, so that `import plots` is quick
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
+
+WIDTH = 3.4  # inches: one column of a two-column paper
+SMALL, TEXT = 7, 8  # points: ticks and legends; axis labels
+LINE = 0.14  # inches: one line of SMALL text with its spacing
+# Okabe–Ito without yellow, which is lost on white. Seven colours against eight dashes, markers and hatches: 56 systems
+# until a pair comes back.
+COLOURS = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#D55E00", "#009E73", "#CC79A7")
+DASHES = ("-", *((0, gaps) for gaps in ((5, 1), (1, 1), (5, 1, 1, 1), (9, 3), (2.5, 1), (1, 2.5), (4, 1, 1, 1, 1, 1))))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+HATCHES = ("", "/////", "", ".....", "\\\\\\\\\\", "xxxxx", "|||||", "-----")
+MISSING = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 3}
+BONAFIDE, SPOOF = "#0072B2", "#E69F00"  # dark and light: they stay apart in grey
+FAR, FRR, ACCEPTED = "False acceptance rate of spoof (%)", "Miss rate of bona fide (%)", "Bona fide accepted (%)"
+SCORE = "Score (higher = more bona fide)"
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # system → (frr, far): fractions, both (thresholds,)
+_saving = threading.Lock()  # rc_context is global: two threads inside it could leave its settings behind
+
+
+def det(curves: Curves, eer: Mapping[str, float]) -> "Figure":
+    """Detection error trade-off on probit axes (Martin et al., Eurospeech 1997), EERs marked on the diagonal.
+
+    What lies outside the axes (a rate of 0 has no place on them) is cut; an EER outside is marked at the near corner.
+    """
+    from scipy.special import ndtr, ndtri
+
+    labels = [f"{name}: EER {_percent(eer[name])} %" for name in curves]
+    figure, axes = _figure(WIDTH - 0.25, FAR, FRR)
+    low, high, ticks = _det_axis([100 * eer[name] for name in curves])
+    for set_scale in (axes.set_xscale, axes.set_yscale):
+        set_scale("function", functions=(lambda percent: ndtri(percent / 100), lambda z: 100 * ndtr(z)))
+    axes.set(xlim=(low, high), ylim=(low, high), xticks=ticks, yticks=ticks)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.plot([low, high], [low, high], color="0.6", linewidth=0.6)
+    for index, (name, rates) in enumerate(curves.items()):
+        # 0 and 1 are infinitely far and would break the line; a tenth of the lower limit is far enough outside.
+        frr, far = (np.clip(100 * np.asarray(rate), low / 10, 100 - low / 10) for rate in rates)
+        axes.plot(far, frr, **_stroke(index))
+        point = np.clip(100 * eer[name], low, high)
+        axes.plot([point], [point], **_stroke(index, marker=True), clip_on=False, zorder=5)
+    _legend(figure, [_line(**_stroke(index, marker=True)) for index in range(len(labels))], labels)
+    return figure
+
+
+def roc(curves: Curves, auc: Mapping[str, float]) -> "Figure":
+    """Receiver operating characteristic: bona fide accepted over spoof accepted, with an inset on a logarithmic axis.
+
+    The inset lies below the diagonal; should a curve pass there, it becomes a second panel below.
+    """
+    labels = [f"{name}: AUC {auc[name]:.4f}" for name in curves]
+    percent = [(100 * np.asarray(far), 100 - 100 * np.asarray(frr)) for frr, far in curves.values()]
+    # Both rates rise together, so the inset's place is free if the curve is above its corner (46, 50).
+    free = all(np.interp(46, np.sort(x), np.sort(y)) > 50 for x, y in percent)
+    figure, axes = _figure((1 if free else 1.8) * (WIDTH - 0.25), FAR, ACCEPTED)
+    if free:
+        inset = axes.inset_axes([0.49, 0.13, 0.39, 0.36])
+        _dress(inset, "", "")
+        inset.yaxis.tick_right()  # on the left its numbers would stand on the diagonal
+    else:
+        axes.set_subplotspec(figure.add_gridspec(2, 1, height_ratios=(4, 3))[0])
+        inset = figure.add_subplot(axes.get_gridspec()[1])
+        _dress(inset, FAR, ACCEPTED)
+    axes.set(xlim=(0, 100), ylim=(0, 100))
+    axes.plot([0, 100], [0, 100], color="0.6", linewidth=0.6)
+    for index, (x, y) in enumerate(percent):
+        axes.plot(x, y, **_stroke(index))
+        inset.plot(np.maximum(x, 1e-6), y, **_stroke(index))  # a rate of 0 has no logarithm
+    lowest = min((np.interp(0.01, np.sort(x), np.sort(y)) for x, y in percent), default=0)
+    inset.set(xscale="log", xlim=(0.01, 100), ylim=(min(10 * (lowest // 10), 90), 100), xticks=[0.01, 0.1, 1, 10, 100])
+    inset.xaxis.set_major_formatter("{x:g}")
+    inset.minorticks_off()
+    _legend(figure, [_line(**_stroke(index)) for index in range(len(labels))], labels)
+    return figure
+
+
+def score_distributions(bonafide: np.ndarray, spoof: np.ndarray, threshold: float) -> "Figure":
+    """Histograms of each class's scores, (trials,), each of area 1 over all its trials, with the threshold."""
+    classes = [np.asarray(bonafide, float), np.asarray(spoof, float)]
+    labels = [f"{name} (n = {scores.size:,})" for name, scores in zip(("bona fide", "spoof"), classes, strict=True)]
+    figure, axes = _figure(2.2, SCORE, "Density (1 / unit of score)")
+    low, high = _span(axes, classes, threshold)
+    # An odd number of bins, so that a constant score stands in the middle of one.
+    edges = np.linspace(low, high, 2 + 2 * int(np.clip(np.sqrt(sum(map(len, classes))) / 2, 10, 50)))
+    # Hatched or filled, not both: over a translucent fill, PDF loses the hatch.
+    looks = ({"facecolor": (BONAFIDE, 0.4), "edgecolor": BONAFIDE},
+             {"facecolor": "none", "edgecolor": SPOOF, "hatch": "//////"})
+    handles = []
+    for scores, look in zip(classes, looks, strict=True):
+        density = np.histogram(scores, edges)[0] / (max(scores.size, 1) * (edges[1] - edges[0]))
+        handles.append(axes.stairs(density, edges, fill=True, linewidth=0.8, **look))
+    axes.set(xlim=(low, high), ylim=(0, None))
+    _threshold(axes.axvline, threshold, handles, labels)
+    _legend(figure, handles, labels, columns=2)
+    return figure
+
+
+def attack_eer(systems: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]) -> "Figure":
+    """EER of each attack as bars: `{system: {attack: (eer, low, high)}}`, fractions; None = no interval.
+
+    An attack that a system lacks (or whose EER is NaN) is marked ×; the key "pooled" comes last, behind a rule.
+    """
+    attacks = list(dict.fromkeys(attack for results in systems.values() for attack in results))
+    attacks.sort(key=lambda attack: attack == "pooled")
+    rows = [[results.get(attack, (None, None, None)) for attack in attacks] for results in systems.values()]
+    percent = 100 * np.array(rows, float).reshape(len(systems), len(attacks), 3)  # EER, low, high; None becomes NaN
+    labels = [*systems, *(["no result"] if np.isnan(percent[:, :, 0]).any() else [])]
+    figure, axes = _figure(_rows_height(len(attacks), 0.08 + 0.045 * len(systems)), "Equal error rate (%)", "")
+    handles = [_bars(axes, bars, index, len(systems)) for index, bars in enumerate(percent)]
+    if len(labels) > len(systems):
+        handles.append(_line(**MISSING))
+    room = 1.2 if len(systems) == 1 else 1.03  # for the numbers, which only a single system has
+    axes.set(xlim=(0, room * (np.nan_to_num(percent).max(initial=0) or 1)))
+    _name_rows(axes, attacks)
+    if "pooled" in attacks[1:]:
+        axes.axhline(len(attacks) - 1.5, color="black", linewidth=0.6)
+    _legend(figure, handles, labels)
+    return figure
+
+
+def _bars(axes: "Axes", percent: np.ndarray, index: int, systems: int) -> "Artist":
+    """Draw system `index` of `systems`: `percent` is (attacks, 3): EER, low, high, NaN = none; return a legend key."""
+    thickness = 0.8 / systems
+    rows = np.arange(len(percent)) - 0.4 + (index + 0.5) * thickness
+    eer, low, high = percent.T
+    look = {"facecolor": COLOURS[index % len(COLOURS)], "edgecolor": "black", "linewidth": 0.4,
+            "hatch": HATCHES[index % len(HATCHES)], "hatch_linewidth": 0.5}
+    axes.barh(rows, eer, thickness, **look)
+    # Centred on the interval, not on the EER: a bootstrap interval need not contain it.
+    axes.errorbar((low + high) / 2, rows, xerr=(high - low) / 2, fmt="none", ecolor="black", elinewidth=0.7,
+                  capsize=min(2, 30 * thickness / systems))
+    missing = np.isnan(eer)
+    if missing.any():  # an empty line would still take part in the layout, at the figure's corner
+        axes.plot(np.zeros(missing.sum()), rows[missing], **MISSING, clip_on=False)
+    if systems == 1:
+        for row, value, end in zip(rows, eer, np.fmax(eer, high), strict=True):
+            if np.isfinite(value):
+                axes.annotate(_percent(value / 100), (end, row), (3, 0), textcoords="offset points", va="center",
+                              fontsize=SMALL)
+    return _patch(**look)
+
+
+def confusion(matrix: np.ndarray, threshold: float) -> "Figure":
+    """Counts [[bona fide accepted, bona fide rejected], [spoof accepted, spoof rejected]], with percent of each row."""
+    counts = np.asarray(matrix)
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)  # an absent class has no shares, not NaN
+    figure, axes = _figure(2.0, "", "")
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=180, aspect="auto")  # 180: the darkest blue still carries black text
+    for (row, column), count in np.ndenumerate(counts):
+        percent = f"{share[row, column]:.2f} %" if counts[row].any() else "no trials"
+        axes.text(column, row, f"{count:,}\n{percent}", ha="center", va="center", fontsize=TEXT)
+    axes.set_xticks([0, 1], ["accepted as bona fide", "rejected as spoof"])
+    axes.set_yticks([0, 1], ["bona fide", "spoof"])
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"Trials (and % of the row) at threshold {threshold:.4g}", fontsize=SMALL)
+    return figure
+
+
+def score_scatter(scores: np.ndarray, is_bonafide: np.ndarray, threshold: float) -> "Figure":
+    """Score of each trial (trials,) in the order given; the points are one image in a PDF (71,237 for LA eval)."""
+    scores, is_bonafide = np.asarray(scores, float), np.asarray(is_bonafide, bool)
+    figure, axes = _figure(2.6, "Trial index", SCORE)
+    few = scores.size < 2000
+    handles, labels = [], []
+    classes = (("spoof", SPOOF, "x", ~is_bonafide), ("bona fide", BONAFIDE, "o", is_bonafide))  # the rarer on top
+    for name, colour, marker, chosen in classes:
+        look = {"color": colour, "marker": marker, "linestyle": "none", "markeredgewidth": 0.6 if few else 0.3}
+        axes.plot(np.flatnonzero(chosen), scores[chosen], markersize=3 if few else 1.2, rasterized=True, **look)
+        handles.append(_line(markersize=4, **look))
+        labels.append(f"{name} (n = {chosen.sum():,})")
+    axes.set(ylim=_span(axes, [scores[is_bonafide], scores[~is_bonafide]], threshold))
+    axes.xaxis.set_major_locator(_whole_numbers())
+    _threshold(axes.axhline, threshold, handles, labels)
+    _legend(figure, handles, labels, columns=2)
+    return figure
+
+
+def score_boxes(groups: Mapping[str, np.ndarray], threshold: float) -> "Figure":
+    """Boxes of scores (trials,) by attack, the first group "bona fide": quartiles, whiskers to 1.5 quartile ranges."""
+    values = [np.asarray(scores, float) for scores in groups.values()]
+    figure, axes = _figure(_rows_height(len(groups), 0), SCORE, "")
+    boxes = axes.boxplot(values, positions=range(len(values)), orientation="horizontal", widths=0.6, patch_artist=True,
+                         flierprops={"marker": ".", "markersize": 1.5, "markeredgecolor": "0.3", "rasterized": True},
+                         medianprops={"color": "black", "linewidth": 1.1}, manage_ticks=False)
+    for part in ("boxes", "whiskers", "caps"):
+        for line in boxes[part]:
+            line.set_linewidth(0.6)
+    for index, box in enumerate(boxes["boxes"]):
+        box.set_facecolor(SPOOF if index else BONAFIDE)
+    axes.set(xlim=_span(axes, values, threshold))
+    _name_rows(axes, list(groups))
+    handles, labels = [_patch(color=BONAFIDE), _patch(color=SPOOF)], ["bona fide", "spoof"]
+    _threshold(axes.axvline, threshold, handles, labels)
+    _legend(figure, handles, labels, columns=2)
+    return figure
+
+
+def training_curves(epochs: Sequence[int], loss: Sequence[float | None], dev_eer: Sequence[float | None],
+                    dev_min_tdcf: Sequence[float | None]) -> "Figure":
+    """Training loss, dev EER (fractions) and, where there is any, dev min t-DCF by epoch; None and NaN are gaps.
+
+    The best epoch of each dev measure is ringed and named in the panel's title.
+    """
+    series = {"Training loss": np.array(loss, float), "Dev EER (%)": 100 * np.array(dev_eer, float),
+              "Dev min t-DCF": np.array(dev_min_tdcf, float)}
+    panels = {name: values for name, values in series.items() if name != "Dev min t-DCF" or np.isfinite(values).any()}
+    figure, first = _figure(0.4 + 1.15 * len(panels), "", "")
+    first.remove()
+    all_axes = figure.subplots(len(panels), sharex=True)
+    for axes, (name, values) in zip(all_axes, panels.items(), strict=True):
+        _dress(axes, "Epoch" if axes is all_axes[-1] else "", name)
+        axes.plot(epochs, values, color=BONAFIDE, linewidth=1, marker=".", markersize=3)
+        axes.xaxis.set_major_locator(_whole_numbers())
+        if name.startswith("Dev") and np.isfinite(values).any():
+            best = np.nanargmin(values)
+            axes.plot(epochs[best], values[best], "o", color="black", fillstyle="none", markersize=6, clip_on=False)
+            axes.set_title(f"best: {values[best]:.4g} at epoch {epochs[best]}", fontsize=SMALL, loc="right", pad=3)
+    figure.align_ylabels()
+    return figure
+
+
+def save(figure: "Figure", stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """Write `<stem>.<format>` for each format, whole or not at all; the same figure gives the same bytes.
+
+    PNG has 300 dots per inch; PDF embeds TrueType fonts (type 42), as publishers ask. Raises cli.UserError.
+    """
+    import matplotlib
+
+    undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    settings = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "plots"}
+    paths = [Path(stem).with_name(f"{Path(stem).name}.{kind}") for kind in formats]  # a stem may have dots of its own
+    for kind, path in zip(formats, paths, strict=True):
+        with cli.replacing(path) as temporary, _saving, matplotlib.rc_context(settings):
+            figure.savefig(temporary, format=kind, dpi=300, metadata=undated.get(kind))
+    return paths
+
+
+def _figure(height: float, xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
+    """A one-column figure, `height` inches high until it gets a legend, with dressed axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), dpi=200, layout="constrained")
+    axes = figure.add_subplot()
+    _dress(axes, xlabel, ylabel)
+    return figure, axes
+
+
+def _dress(axes: "Axes", xlabel: str, ylabel: str) -> None:
+    axes.set_xlabel(xlabel, fontsize=TEXT)
+    axes.set_ylabel(ylabel, fontsize=TEXT)
+    axes.tick_params(which="both", labelsize=SMALL, width=0.6, length=2.5)
+    axes.grid(color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_linewidth(0.6)
+        spine.set_visible(side in ("left", "bottom"))
+
+
+def _legend(figure: "Figure", handles: Sequence["Artist"], labels: Sequence[str], columns: int = 1) -> None:
+    """A legend above the axes, where it covers no data; the figure grows by its lines."""
+    wrapped = [textwrap.fill(_plain(label), 44) for label in labels]
+    lines = sum(label.count("\n") + 1 for label in wrapped)
+    figure.set_figheight(figure.get_figheight() + LINE * -(-lines // columns) + 0.08)
+    figure.legend(handles, wrapped, loc="outside upper left", ncols=columns,
+                  fontsize=SMALL, frameon=False, handlelength=2.6, labelspacing=0.3, borderaxespad=0.1)
+
+
+def _line(**look) -> "Artist":
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **look)
+
+
+def _patch(**look) -> "Artist":
+    from matplotlib.patches import Patch
+
+    return Patch(**look)
+
+
+def _stroke(index: int, marker: bool = False) -> dict:
+    """How curve `index` looks; with `marker` also the point on it."""
+    look = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)], "linewidth": 1.1}
+    if marker:
+        look |= {"marker": MARKERS[index % len(MARKERS)], "markersize": 5, "markeredgecolor": "black",
+                 "markeredgewidth": 0.5}
+    return look
+
+
+def _threshold(draw_line: Callable, threshold: float, handles: list, labels: list) -> None:
+    """Draw the threshold with `draw_line` and add it to the legend; one that accepts all or none has no place."""
+    look = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 0.9}
+    if np.isfinite(threshold):
+        draw_line(threshold, **look)
+    handles.append(_line(**look))
+    labels.append(f"threshold {threshold:.4g}" + ("" if np.isfinite(threshold) else " (not drawn)"))
+
+
+def _span(axes: "Axes", groups: Collection[np.ndarray], threshold: float) -> tuple[float, float]:
+    """Axis limits that show every group's scores and the threshold; far outliers are left out and counted on `axes`."""
+    ends = [threshold] if np.isfinite(threshold) else []
+    for scores in groups:
+        finite = np.sort(scores[np.isfinite(scores)])
+        if finite.size:
+            ends += _near(finite)
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    margin = 0.03 * (high - low) or max(0.5, 0.01 * abs(high))
+    low, high = float(low - margin), float(high + margin)
+    outside = sum(int(np.sum(~((scores >= low) & (scores <= high)))) for scores in groups)
+    if outside:
+        axes.set_title(f"{outside:,} of {sum(map(len, groups)):,} trials outside the axis", fontsize=SMALL, loc="right")
+    return low, high
+
+
+def _near(ordered: np.ndarray) -> list[float]:
+    """The ends of `ordered` scores; nearer ones if those would squeeze the middle 99 % into a twentieth of the axis."""
+    quartiles = np.quantile(ordered, [0.25, 0.75])  # for a handful of scores, whose 99 % is all or next to nothing
+    low = min(np.quantile(ordered, 0.005, method="higher"), quartiles[0])
+    high = max(np.quantile(ordered, 0.995, method="lower"), quartiles[1])
+    if ordered[-1] - ordered[0] > 20 * (high - low) > 0:
+        return [max(ordered[0], low - 0.3 * (high - low)), min(ordered[-1], high + 0.3 * (high - low))]
+    return [ordered[0], ordered[-1]]
+
+
+def _det_axis(eers: Sequence[float]) -> tuple[float, float, list[float]]:
+    """Limits and ticks in percent for both DET axes, wide enough for EERs in percent."""
+    from scipy.special import ndtri
+
+    known = [eer for eer in eers if eer > 0]
+    low = next((limit for limit in (0.1, 0.01) if limit <= min(known, default=1) / 10), 0.001)
+    high = 50.0 if max(known, default=0) <= 25 else 99.0
+    ticks = [low]
+    for tick in (0.01, 0.1, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 99):
+        z = ndtri(np.array([ticks[-1], tick, low, high]) / 100)
+        if tick <= high and z[1] - z[0] > 0.095 * (z[3] - z[2]):
+            ticks.append(tick)
+    return low, high, ticks
+
+
+def _rows_height(rows: int, row: float) -> float:
+    """Inches for `rows` named rows of `row` inches: never so low that names touch, otherwise at most a page."""
+    return 0.5 + max(min(8.5, rows * max(row, 0.17)), rows * LINE, 0.3)
+
+
+def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Put `names` beside rows 0, 1, … from the top down; long ones lose their middle."""
+    short = [name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}" for name in names]
+    axes.set_yticks(range(len(names)), [_plain(name) for name in short])
+    axes.set(ylim=(len(names) - 0.4, -0.6))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+
+
+def _whole_numbers() -> "Locator":
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+
+
+def _plain(name: str) -> str:
+    """`name` as matplotlib shows it letter for letter: no mathematics between dollars."""
+    return name.replace("$", r"\$")
+
+
+def _percent(fraction: float) -> str:
+    percent = 100 * fraction
+    return f"{percent:.2g}" if 0 < percent < 0.01 else f"{percent:.2f}"
