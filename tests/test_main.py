@@ -1,0 +1,341 @@
+"""Real runs and the files they leave; what a user does wrong; what a run must not depend on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+import yaml
+from conftest import ROOT, TINY_MODEL, assert_user_error, run_command
+
+import evaluation
+from config import load_config
+from utils import load_checkpoint, load_model
+
+TINY = {
+    "model_config": TINY_MODEL,
+    "optim_config": {"base_lr": 1e-3},
+    "batch_size": 6,
+    "num_epochs": 2,
+    "num_workers": 0,
+    "freq_aug": True,
+}
+
+
+def write_config(folder: Path, **changes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tiny.conf"
+    path.write_text(yaml.safe_dump(TINY | changes))
+    return path
+
+
+def train(folder: Path, corpus: Path, *arguments: object, **changes) -> Path:
+    """A finished run below `folder`; returns its run folder."""
+    config = write_config(folder, **changes)
+    done = run_command("main.py", "--config", config, "--database_path", corpus, "--output_dir", folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    return next(path for path in folder.iterdir() if path.is_dir())
+
+
+def weights(run: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "weights" / f"{name}.pth")["model"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_corpus, tmp_path_factory) -> Path:
+    """A finished run of two epochs, not to be changed."""
+    return train(tmp_path_factory.mktemp("run"), tiny_corpus, "--seed", 5)
+
+
+# --------------------------------------------------------------------------------------------- what a run leaves
+
+
+def test_run_folder_holds_what_it_promises(finished):
+    assert finished.name == "LA_tiny_ep2_bs6"
+    names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    epochs = {name for name in names if name.startswith("weights/epoch_")}
+    scores = {f"scores/{name}.txt" for name in ("dev_best", "dev_swa", "eval_best", "eval_swa")}
+    metrics = {f"metrics/eval_{name}.{kind}" for name in ("best", "swa") for kind in ("json", "txt")}
+    last = {"config.conf", "log.jsonl", "metric_log.txt", "weights/best.pth", "weights/swa.pth", "weights/last.pth"}
+    assert names == epochs | scores | metrics | last
+    assert load_config(finished / "config.conf").seed == 5
+
+
+def test_log_has_every_epoch_and_both_evaluations(finished):
+    events = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["start", "epoch", "epoch", "eval", "eval", "end"]
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1, 2]
+    assert events[1]["loss"] > 0
+    assert events[1]["dev_min_tdcf"] is not None
+    assert len((finished / "metric_log.txt").read_text().splitlines()) == 3
+
+
+def test_checkpoints_are_named_by_their_dev_eer_and_carry_it(finished):
+    events = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    eers = {event["epoch"]: event["dev_eer_percent"] for event in events if event["event"] == "epoch"}
+    best = load_checkpoint(finished / "weights" / "best.pth")
+    assert best["dev_eer"] * 100 == pytest.approx(min(eers.values()))
+    assert eers[best["epoch"]] == min(eers.values())
+    named = load_checkpoint(finished / "weights" / f"epoch_{best['epoch']}_{min(eers.values()):.3f}.pth")
+    assert same(named["model"], best["model"])
+    swa = load_checkpoint(finished / "weights" / "swa.pth")
+    assert swa["swa_epochs"] == [2]  # dev EER never fell to 1 %: the last tenth
+
+
+def test_scores_and_metrics_agree_with_the_checkpoint(finished, tiny_corpus):
+    scores = evaluation.read_scores(finished / "scores" / "dev_best.txt")
+    eer = evaluation.compute_eer(scores.bonafide, scores.spoof)
+    best = load_checkpoint(finished / "weights" / "best.pth")
+    assert best["dev_eer"] == pytest.approx(eer.eer)
+    assert best["threshold"] == eer.threshold
+    asv = tiny_corpus / "ASVspoof2019_LA_asv_scores" / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"
+    result = evaluation.evaluate(
+        evaluation.read_scores(finished / "scores" / "eval_swa.txt"), evaluation.read_asv_scores(asv)
+    )
+    written = json.loads((finished / "metrics" / "eval_swa.json").read_text())
+    assert written["eer_percent"] == result["eer_percent"]
+    assert written["min_tdcf"] == result["min_tdcf"]
+    assert set(written["per_attack"]) == {line.split()[1] for line in scored(finished, "eval_swa")} - {"-"}
+
+
+def scored(run: Path, name: str) -> list[str]:
+    return (run / "scores" / f"{name}.txt").read_text().splitlines()
+
+
+def test_swa_is_the_mean_of_its_epochs_with_fresh_batch_norm(tmp_path, tiny_corpus):
+    run = train(tmp_path, tiny_corpus, swa={"max_dev_eer": 100.0}, optim_config={"base_lr": 1e-4})
+    swa = load_checkpoint(run / "weights" / "swa.pth")
+    kept = [load_checkpoint(path) for path in (run / "weights").glob("epoch_*.pth")]
+    assert swa["swa_epochs"] == sorted(checkpoint["epoch"] for checkpoint in kept)
+    mean = sum(checkpoint["model"]["out_layer.weight"] for checkpoint in kept) / len(kept)
+    torch.testing.assert_close(swa["model"]["out_layer.weight"], mean)
+    statistics = "encoder.0.0.bn2.running_var"
+    assert not torch.equal(swa["model"][statistics], kept[0]["model"][statistics])
+
+
+def test_swa_of_the_last_epochs(tmp_path, tiny_corpus):
+    run = train(tmp_path, tiny_corpus, swa={"last": 2})
+    assert load_checkpoint(run / "weights" / "swa.pth")["swa_epochs"] == [1, 2]
+
+
+# ------------------------------------------------------------------------------------- what a run depends on
+
+
+def test_one_seed_gives_one_result(finished, tmp_path, tiny_corpus):
+    again = train(tmp_path, tiny_corpus, "--seed", 5, num_workers=2)
+    for name in ("best", "swa"):
+        assert same(weights(finished, name), weights(again, name))
+    assert scored(finished, "eval_swa") == scored(again, "eval_swa")
+
+
+def test_another_seed_gives_another_result(finished, tmp_path, tiny_corpus):
+    other = train(tmp_path, tiny_corpus, "--seed", 6)
+    assert not same(weights(finished, "best"), weights(other, "best"))
+
+
+def test_nothing_is_chosen_by_looking_at_eval(finished, tmp_path, tiny_corpus):
+    """With every eval label flipped, the same epochs are chosen and the same weights come out."""
+    corpus = tmp_path / "flipped"
+    shutil.copytree(tiny_corpus, corpus)
+    protocol = next(corpus.glob("*/*.eval.trl.txt"))
+    flipped = []
+    for line in protocol.read_text().splitlines():
+        speaker, utt_id, _, _, key = line.split()
+        flipped.append(f"{speaker} {utt_id} - " + ("- bonafide" if key == "spoof" else "A07 spoof"))
+    protocol.write_text("\n".join(flipped) + "\n")
+    run = train(tmp_path / "runs", corpus, "--seed", 5, eval_all_best=True)
+    for name in ("best", "swa"):
+        assert same(weights(finished, name), weights(run, name))
+    assert scored(run, "eval_best") != scored(finished, "eval_best")
+
+
+def test_interrupted_and_resumed_run_ends_like_an_uninterrupted_one(finished, tmp_path, tiny_corpus):
+    config = write_config(tmp_path)
+    arguments = ["--config", str(config), "--database_path", str(tiny_corpus), "--output_dir", str(tmp_path)]
+    command = [sys.executable, "main.py", *arguments, "--seed", "5"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE)
+    run = tmp_path / finished.name
+    while not (run / "log.jsonl").exists() or not (run / "log.jsonl").stat().st_size:
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert f"python main.py --resume {run}" in errors
+    assert load_checkpoint(run / "weights" / "last.pth")["progress"]["epoch"] < 2
+
+    done = run_command("main.py", "--resume", run)
+    assert done.returncode == 0, done.stderr
+    for name in ("best", "swa"):
+        assert same(weights(finished, name), weights(run, name))
+    assert scored(finished, "eval_swa") == scored(run, "eval_swa")
+    epochs = [json.loads(line).get("epoch") for line in (run / "log.jsonl").read_text().splitlines()]
+    assert epochs == [None, 1, 2, 2, 2, 2]
+
+
+def test_resuming_a_finished_run_repeats_only_its_end(finished, tmp_path):
+    run = tmp_path / "copy"
+    shutil.copytree(finished, run)
+    done = run_command("main.py", "--resume", run)
+    assert done.returncode == 0, done.stderr
+    assert same(weights(finished, "swa"), weights(run, "swa"))
+    assert len((run / "log.jsonl").read_text().splitlines()) == 6
+
+
+# ------------------------------------------------------------------------------------------------- real speech
+
+
+@pytest.fixture(scope="session")
+def real_corpus(shared, tmp_path_factory) -> Path:
+    """LA_mini with 12 train, 8 dev and 6 eval trials, half of them bona fide."""
+    source, corpus = shared / "data" / "LA_mini", tmp_path_factory.mktemp("real")
+    for entry in source.iterdir():
+        (corpus / entry.name).symlink_to(entry)
+    (corpus / "ASVspoof2019_LA_cm_protocols").unlink()
+    (corpus / "ASVspoof2019_LA_cm_protocols").mkdir()
+    for protocol, size in zip(sorted((source / "ASVspoof2019_LA_cm_protocols").iterdir()), (8, 6, 12), strict=True):
+        lines = protocol.read_text().splitlines()
+        bonafide, spoof = ([line for line in lines if line.endswith(key)] for key in ("bonafide", "spoof"))
+        chosen = bonafide[: size // 2] + spoof[: size // 2]
+        (corpus / "ASVspoof2019_LA_cm_protocols" / protocol.name).write_text("\n".join(chosen) + "\n")
+    return corpus
+
+
+@pytest.mark.slow
+def test_the_published_model_trains_on_genuine_speech(real_corpus, tmp_path):
+    arguments = ["--config", "config/AASIST-L.conf", "--database_path", real_corpus, "--output_dir", tmp_path]
+    done = run_command("main.py", *arguments, "--num_epochs", 2, "--batch_size", 6)
+    assert done.returncode == 0, done.stderr
+    assert "train has 12 trials, the official ASVspoof2019 LA has 25,380" in done.stderr
+    run = tmp_path / "LA_AASIST-L_ep2_bs6"
+    model, checkpoint = load_model(run / "weights" / "swa.pth")
+    assert sum(p.numel() for p in model.parameters()) == 85_306
+    assert checkpoint["dev_min_tdcf"] is not None
+    assert len(scored(run, "eval_best")) == 6
+
+
+@pytest.mark.slow
+def test_fine_tuning_keeps_what_the_official_weights_know(real_corpus, shared, tmp_path):
+    init = shared / "fixtures" / "weights" / "AASIST.pth"
+    arguments = ["--config", "config/AASIST.conf", "--database_path", real_corpus, "--output_dir", tmp_path]
+    done = run_command("main.py", *arguments, "--num_epochs", 1, "--batch_size", 6, "--init", init)
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(tmp_path / "LA_AASIST_ep1_bs6" / "weights" / "best.pth")["dev_eer"] <= 0.02
+
+
+def test_eval_of_given_weights(finished, tmp_path, tiny_corpus):
+    config = write_config(tmp_path)
+    best = finished / "weights" / "best.pth"
+    arguments = ["--config", config, "--database_path", tiny_corpus, "--output_dir", tmp_path]
+    done = run_command("main.py", *arguments, "--eval", "--eval_model_weights", best)
+    assert done.returncode == 0, done.stderr
+    assert "EER %" in done.stdout
+    run = tmp_path / finished.name
+    assert sorted(path.name for path in run.iterdir()) == ["metrics", "scores"]
+    output = run / "scores" / "eval_scores_using_best_dev_model.txt"
+    assert output.read_text().splitlines() == scored(finished, "eval_best")
+
+
+# --------------------------------------------------------------------------------------------------- bad input
+
+
+def attempt(folder: Path, corpus: Path, *arguments: object, **changes) -> subprocess.CompletedProcess:
+    config = write_config(folder, **changes)
+    out = folder / "out"
+    done = run_command("main.py", "--config", config, "--database_path", corpus, "--output_dir", out, *arguments)
+    assert not out.exists() or not any(out.iterdir()), "left something half-written"
+    return done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "words"),
+    [
+        ([], {"batchsize": 3}, ["tiny.conf", "expected 'batch_size'", "found 'batchsize'"]),
+        ([], {"batch_size": 25}, ["batch_size is too large", "24 training trials", "found 25"]),
+        ([], {"model_config": TINY_MODEL | {"architecture": "AASISTT"}}, ["one of AASIST", "'AASISTT'"]),
+        ([], {"asv_score_path": "none.txt"}, ["none.txt"]),
+        (["--database_path", "/nowhere"], {}, ["no data set at /nowhere"]),
+        (["--num_epochs", 0], {}, ["num_epochs", "1 or more"]),
+        (["--epochs", 3], {}, ["unrecognized arguments"]),
+        (["--comment", "a/b"], {}, ["no slashes"]),
+        (["--eval"], {}, ["--eval needs weights"]),
+        (["--init", "/nowhere.pth"], {}, ["cannot read checkpoint /nowhere.pth"]),
+        (["--resume"], {}, ["cannot read checkpoint", "last.pth"]),
+    ],
+)
+def test_mistakes(tmp_path, tiny_corpus, arguments, changes, words):
+    assert_user_error(attempt(tmp_path, tiny_corpus, *arguments, **changes), *words)
+
+
+def test_no_config_given():
+    assert_user_error(run_command("main.py"), "--config FILE")
+
+
+def test_weights_of_another_architecture(tmp_path, tiny_corpus, shared):
+    for flags in (["--init"], ["--eval", "--eval_model_weights"]):
+        done = attempt(tmp_path, tiny_corpus, *flags, shared / "fixtures" / "weights" / "AASIST.pth")
+        assert_user_error(done, "AASIST.pth", "another architecture", "expected", "found")
+
+
+def break_corpus(corpus: Path, kind: str) -> str:
+    """Damage the training partition; returns a word that the error must hold."""
+    protocol = next(corpus.glob("*/*.train.trn.txt"))
+    lines = protocol.read_text().splitlines()
+    path = next(corpus.glob("ASVspoof2019_LA_train/flac/*.flac"))
+    if kind == "missing file":
+        path.unlink()
+    elif kind == "empty flac":
+        path.write_bytes(b"")
+    elif kind == "truncated flac":
+        path.write_bytes(path.read_bytes()[:9000])
+    elif kind == "four columns":
+        protocol.write_text("\n".join([lines[0].replace(" - ", " ", 1), *lines[1:]]))
+        return "line 1"
+    elif kind == "duplicate utterance":
+        protocol.write_text("\n".join([*lines, lines[3]]))
+        return "stands twice"
+    return path.stem
+
+
+@pytest.mark.parametrize(
+    "kind", ["missing file", "empty flac", "truncated flac", "four columns", "duplicate utterance"]
+)
+def test_broken_corpora(tmp_path, tiny_corpus, kind):
+    shutil.copytree(tiny_corpus, tmp_path / "LA")
+    word = break_corpus(tmp_path / "LA", kind)
+    assert_user_error(attempt(tmp_path, tmp_path / "LA"), word)
+
+
+def test_other_rate_and_channels_are_read_not_refused(tmp_path, tiny_corpus):
+    shutil.copytree(tiny_corpus, tmp_path / "LA")
+    path = next((tmp_path / "LA").glob("ASVspoof2019_LA_train/flac/*.flac"))
+    samples, _ = soundfile.read(path)
+    soundfile.write(path, torch.tensor([samples, samples]).T.numpy(), 44_100)
+    train(tmp_path / "runs", tmp_path / "LA", num_epochs=1)
+
+
+def test_corpus_without_asv_scores_trains_without_tdcf(tmp_path, tiny_corpus):
+    shutil.copytree(tiny_corpus, tmp_path / "LA")
+    shutil.rmtree(tmp_path / "LA" / "ASVspoof2019_LA_asv_scores")
+    run = train(tmp_path / "runs", tmp_path / "LA", num_epochs=1)
+    assert load_checkpoint(run / "weights" / "best.pth")["dev_min_tdcf"] is None
+
+
+def test_a_run_is_not_overwritten_unasked(finished, tmp_path, tiny_corpus):
+    run = tmp_path / finished.name
+    shutil.copytree(finished, run)
+    arguments = ["--config", write_config(tmp_path), "--database_path", tiny_corpus, "--output_dir", tmp_path]
+    assert_user_error(run_command("main.py", *arguments), "is there already", "--overwrite")
+    assert same(weights(finished, "swa"), weights(run, "swa"))
