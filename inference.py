@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import audio
 from cli import Parser, UserError, run
 from data_utils import BONAFIDE
-from utils import load_model, pick_device
+from utils import keep_freed_memory, load_model, pick_device
 
 BATCH_SIZE = 16
 # Thresholds of released weights, which carry none: by SHA-256, the EER point of the authors' scores on LA eval.
@@ -46,8 +46,10 @@ class Detector:
 
     def __init__(self, model: nn.Module, device: str | torch.device = "cpu"):
         self.device = torch.device(device)
-        # On a CPU channels-last convolutions score 1.7 times as fast.
-        layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
+        layout = torch.contiguous_format
+        if self.device.type == "cpu":
+            layout = torch.channels_last  # convolutions score 1.4 times as fast
+            keep_freed_memory()
         self.model = model.to(self.device, memory_format=layout)
         self.threshold: float | None = None
         self.threshold_source = "none known for these weights; give one with --threshold"

@@ -35,6 +35,7 @@ from models import build_model
 from utils import (
     RunLog,
     build_optimizer,
+    keep_freed_memory,
     learning_rate,
     load_checkpoint,
     load_weights,
@@ -131,7 +132,7 @@ def make_folder(folder: Path, config: Config, overwrite: bool) -> None:
     if (folder / "config.conf").exists() and overwrite:
         shutil.rmtree(folder)
     elif folder.exists() and any(folder.glob("weights/*.pth")):
-        raise UserError(f"run folder {folder} is there already", "--resume, --overwrite or another --comment", "none")
+        raise UserError(f"run folder {folder} holds a run", "--resume, --overwrite or another --comment", "neither")
     for part in ("metrics", "scores", "weights"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     save_config(config, folder / "config.conf")
@@ -228,6 +229,8 @@ class Training:
     def __init__(self, config: Config, data: Data, folder: Path, device: torch.device, init: str | None):
         self.config, self.data, self.folder, self.device = config, data, folder, device
         seed_everything(config)
+        if device.type == "cpu":
+            keep_freed_memory()
         self.model = load_initial(config, init).to(device)
         self.swa = AveragedModel(self.model)
         self.optimizer = build_optimizer(self.model, config.optim_config)
@@ -264,7 +267,7 @@ class Training:
         """One pass over the training set, from where the progress stands; returns the mean loss."""
         config, progress = self.config, self.progress
         loader = self.train_loader(progress.epoch, skip=progress.step * config.batch_size)
-        self.model.train().to(memory_format=torch.contiguous_format)  # scoring's layout is slow backward
+        self.model.train().to(memory_format=torch.contiguous_format)  # scoring's layout halves its speed
         for x, y in self.watch(loader, f"epoch {progress.epoch + 1}", done=progress.step):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule(progress.epoch * self.steps_per_epoch + progress.step)

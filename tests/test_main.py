@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -322,7 +323,7 @@ def test_other_rate_and_channels_are_read_not_refused(tmp_path, tiny_corpus):
     shutil.copytree(tiny_corpus, tmp_path / "LA")
     path = next((tmp_path / "LA").glob("ASVspoof2019_LA_train/flac/*.flac"))
     samples, _ = soundfile.read(path)
-    soundfile.write(path, torch.tensor([samples, samples]).T.numpy(), 44_100)
+    soundfile.write(path, np.stack([samples, samples], axis=1), 44_100)
     train(tmp_path / "runs", tmp_path / "LA", num_epochs=1)
 
 
@@ -337,5 +338,5 @@ def test_a_run_is_not_overwritten_unasked(finished, tmp_path, tiny_corpus):
     run = tmp_path / finished.name
     shutil.copytree(finished, run)
     arguments = ["--config", write_config(tmp_path), "--database_path", tiny_corpus, "--output_dir", tmp_path]
-    assert_user_error(run_command("main.py", *arguments), "is there already", "--overwrite")
+    assert_user_error(run_command("main.py", *arguments), "holds a run", "--overwrite")
     assert same(weights(finished, "swa"), weights(run, "swa"))
