@@ -19,9 +19,8 @@ from torch import Tensor, nn
 import audio
 from cli import Parser, UserError, run
 from data_utils import BONAFIDE
-from utils import keep_freed_memory, load_model, pick_device
+from utils import load_model, pick_device
 
-BATCH_SIZE = 16
 # Thresholds of released weights, which carry none: by SHA-256, the EER point of the authors' scores on LA eval.
 PUBLISHED_THRESHOLDS = {"51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0": 1.4934322834014893}
 
@@ -46,10 +45,10 @@ class Detector:
 
     def __init__(self, model: nn.Module, device: str | torch.device = "cpu"):
         self.device = torch.device(device)
-        layout = torch.contiguous_format
-        if self.device.type == "cpu":
-            layout = torch.channels_last  # convolutions score 1.4 times as fast
-            keep_freed_memory()
+        on_cpu = self.device.type == "cpu"
+        # On a CPU convolutions score 1.4 times as fast in this layout; four chunks at a time need 1 GB.
+        layout = torch.channels_last if on_cpu else torch.contiguous_format
+        self.batch_size = 4 if on_cpu else 64
         self.model = model.to(self.device, memory_format=layout)
         self.threshold: float | None = None
         self.threshold_source = "none known for these weights; give one with --threshold"
@@ -72,15 +71,16 @@ class Detector:
         A batch may be a tuple that starts with the waveforms, as a loader's is. The model's mode is left as it was.
         """
         if isinstance(waveforms, np.ndarray | Tensor):
-            waveforms = torch.as_tensor(waveforms).split(BATCH_SIZE)
+            waveforms = [torch.as_tensor(waveforms)]
         scores, training = [np.empty(0)], self.model.training
         self.model.eval()
         try:
             with torch.inference_mode():
                 for batch in waveforms:
-                    x = batch[0] if isinstance(batch, tuple | list) else batch
-                    _, logits = self.model(x.to(self.device, non_blocking=True))
-                    scores.append(logits[:, BONAFIDE].double().cpu().numpy())
+                    batch = batch[0] if isinstance(batch, tuple | list) else batch
+                    for x in batch.split(self.batch_size):
+                        _, logits = self.model(x.to(self.device, non_blocking=True))
+                        scores.append(logits[:, BONAFIDE].double().cpu().numpy())
         finally:
             self.model.train(training)
         return np.concatenate(scores)

@@ -35,7 +35,6 @@ from models import build_model
 from utils import (
     RunLog,
     build_optimizer,
-    keep_freed_memory,
     learning_rate,
     load_checkpoint,
     load_weights,
@@ -229,8 +228,6 @@ class Training:
     def __init__(self, config: Config, data: Data, folder: Path, device: torch.device, init: str | None):
         self.config, self.data, self.folder, self.device = config, data, folder, device
         seed_everything(config)
-        if device.type == "cpu":
-            keep_freed_memory()
         self.model = load_initial(config, init).to(device)
         self.swa = AveragedModel(self.model)
         self.optimizer = build_optimizer(self.model, config.optim_config)
