@@ -9,7 +9,7 @@
 Score files (higher = more bona fide): `utt attack key score`, `speaker utt - attack key score`, `utt key score`,
 a protocol line of any kind below followed by its score, a table with a header line (`filename`, `cm-score`, …), or
 `utt score` with --protocol. Protocols: ASVspoof 2019, 2021 and 5, `utt key`, or a table with a header (`file,label`).
-The definitions of the metrics are in `metrics.py`.
+The definitions of the metrics are in `metrics.py`, the readers and writers in `score_files.py`.
 """
 
 import csv
@@ -20,7 +20,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +58,7 @@ from metrics import (
     tandem_cost,
     threshold_at_far,
 )
+from score_files import Scores, read_asv_scores, read_scores, write_scores
 
 __all__ = [
     "ASVSPOOF", "EER", "AsvErrorRates", "AsvScores", "Calibration", "CostModel", "Decisions", "MinTDCF", "Scores",
@@ -67,357 +67,6 @@ __all__ = [
     "evaluate", "fit_calibration", "format_latex", "format_report", "read_asv_scores", "read_scores", "write_csv",
     "write_scores",
 ]  # fmt: skip
-
-# ---------------------------------------------------------------------------------------------------------- text files
-
-MAX_LINE = 10_000  # bytes; the longest real protocol line has about 120
-BLOCK = 10_000  # lines parsed at a time
-LISTED = 5  # names shown of a longer list
-
-_LA19 = ("speaker", "utt_id", "environment", "attack", "key")
-_LA21 = ("speaker", "utt_id", "codec", "transmission", "attack", "key", "trim", "subset")
-_PA21 = ("speaker", "utt_id", "room", "microphone", "distance", "attacker_room", "attacker_microphone",
-         "replay_device", "attacker_distance", "key", "trim", "subset")
-_DF21 = ("speaker", "utt_id", "codec", "source", "attack", "key", "trim", "subset", "vocoder", "task", "team",
-         "gender_pair", "language")
-_ASVSPOOF5 = ("speaker", "utt_id", "gender", "codec", "codec_quality", "codec_seed", "attack_tag", "attack", "key",
-              "reserved")
-_PROTOCOLS = (("utt_id", "key"), _LA19, _LA21, _ASVSPOOF5, _PA21, _DF21)
-_SCORES = (("utt_id", "score"), ("utt_id", "key", "score"), ("utt_id", "attack", "key", "score"),
-           *((*names, "score") for names in _PROTOCOLS[1:]))
-_ASV_SCORES = (("attack", "asv_label", "score"),)
-
-_HEADER = {  # what files call a column → what we call it
-    **dict.fromkeys(("utt_id", "utt", "utterance", "filename", "file", "path", "trial", "trial_anon"), "utt_id"),
-    **dict.fromkeys(("score", "cm_score"), "score"),
-    **dict.fromkeys(("key", "label", "cm_label"), "key"),
-    **dict.fromkeys(("attack", "attack_id", "attack_label", "attack_anon"), "attack"),
-    **dict.fromkeys(("speaker", "speaker_id", "spk", "tar_spk_anon"), "speaker"),
-}
-_NUMERIC = ("score", "asv_score", "sasv_score")
-_KEYS = {"bonafide": True, "bona-fide": True, "bona_fide": True, "genuine": True, "human": True, "spoof": False}
-_NO_ATTACK = {"-", "A00", *_KEYS}
-
-
-@dataclass
-class Table:
-    """A file's columns by name, and the line each row stands on."""
-
-    path: Path
-    columns: dict[str, Sequence[str]]
-    lines: list[int]
-
-    def error(self, row: int, what: str, expected: object = None, found: object = None) -> UserError:
-        return UserError(f"{self.path}, line {self.lines[row]}: {what}", expected, found)
-
-
-def _read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Raises UserError for anything else, without reading a huge line to its end."""
-    lines: list[bytes] = [b""]
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                start = len(lines)
-                first, *rest = chunk.split(b"\n")
-                lines[-1] += first
-                lines += rest
-                _check_text(lines[start - 1 :], start, path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    data = b"\n".join(lines)
-    try:
-        return data.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        number = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {number}: not text", "UTF-8", f"byte 0x{data[error.start]:02x}") from error
-
-
-def _check_text(lines: list[bytes], start: int, path: Path) -> None:
-    """Raises UserError for the first of the lines, numbered from `start`, that no text file of ours has."""
-    if max(map(len, lines)) <= MAX_LINE and not any(b"\0" in line or line[:2] == b"\x1f\x8b" for line in lines):
-        return
-    for number, line in enumerate(lines, start):
-        if line[:2] == b"\x1f\x8b":
-            raise UserError(f"{path}, line {number}: not text", "an unpacked file", "gzip data (gunzip it first)")
-        if b"\0" in line:
-            raise UserError(f"{path}, line {number}: not text", "UTF-8", "a NUL byte: a binary or UTF-16 file")
-        if len(line) > MAX_LINE:
-            raise UserError(f"{path}, line {number}: line too long", f"at most {MAX_LINE:,} bytes", f"{len(line):,}+")
-
-
-def _read_table(path: str | Path, layouts: Sequence[tuple[str, ...]], kind: str) -> Table:
-    """Parse lines of columns. Raises UserError naming the line that has other columns than the first line promises."""
-    path = Path(path)
-    lines = _read_lines(path)
-    numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbers:
-        raise UserError(f"{path}, line 1: empty file", f"a {kind} file", "no lines")
-    delimiter, names = _form(lines[numbers[0] - 1], path)
-    if names:
-        numbers = numbers[1:]
-        if not numbers:
-            raise UserError(f"{path}, line 2: no {kind} lines below the header", "at least one", 0)
-    else:
-        width = len(_split(lines[numbers[0] - 1], delimiter))
-        names = next((layout for layout in layouts if len(layout) == width), None)
-        if names is None:
-            known = ", ".join(f"{len(layout)} ({' '.join(layout[:4])}{' …' * (len(layout) > 4)})" for layout in layouts)
-            raise UserError(f"{path}, line {numbers[0]}: no {kind} line", f"columns: {known}", width)
-    return Table(path, _columns(lines, numbers, names, delimiter, path), numbers)
-
-
-def _columns(lines: list[str], numbers: list[int], names: tuple[str, ...], delimiter: str | None, path: Path,
-             ) -> dict[str, list[str]]:
-    """The cells of the lines `numbers`, by column; in blocks, since a list for every line of a large file is memory."""
-    columns: list[list[str]] = [[] for _ in names]
-    for start in range(0, len(numbers), BLOCK):
-        block = numbers[start : start + BLOCK]
-        rows = [_split(lines[number - 1], delimiter) for number in block]
-        for number, row in zip(block, rows, strict=True):
-            if len(row) != len(names):
-                what = "truncated" if number == numbers[-1] else "bad"
-                expected = f"{len(names)} columns ({' '.join(names)})"
-                raise UserError(f"{path}, line {number}: {what} line", expected, len(row))
-        for column, values in zip(columns, zip(*rows, strict=True), strict=True):
-            few = 2 * len(set(values)) < len(values)  # one string for each codec, not one for each line
-            column.extend(map(sys.intern, values) if few else values)
-    return dict(zip(names, columns, strict=True))
-
-
-def _form(first: str, path: Path) -> tuple[str | None, tuple[str, ...] | None]:
-    """(delimiter, our column names) by the first line: comma, tab under a header, None for any blanks."""
-    for delimiter in (",", "\t", None):
-        if names := _header(first.split(delimiter), path):
-            return delimiter, names
-    return ("," if "," in first else None), None
-
-
-def _split(line: str, delimiter: str | None) -> list[str]:
-    if delimiter is None:
-        return line.split()
-    return [value.strip() for value in next(csv.reader([line.replace("\r", " ")], delimiter=delimiter))]
-
-
-def _header(cells: list[str], path: Path) -> tuple[str, ...] | None:
-    """Our names of the columns if the cells are a header, which always names the utterance column."""
-    plain = [cell.strip().strip('"').lower().replace("-", "_") for cell in cells]
-    names = tuple(_HEADER.get(name, name) for name in plain)
-    if "utt_id" not in names:
-        return None
-    if len(set(names)) < len(names):
-        raise UserError(f"{path}, line 1: two columns mean the same", "one each", " ".join(cells))
-    return names
-
-
-def _numbers(table: Table, name: str) -> np.ndarray:
-    """A column as finite float64. Raises UserError at the first cell that is none."""
-    column = table.columns[name]
-    try:
-        values = np.array(column, dtype=np.float64)
-    except ValueError:
-        values = np.array([_number(cell) for cell in column])
-    bad = ~np.isfinite(values)
-    if "_" in "".join(column):  # Python reads 1_000 as a number
-        bad |= np.array(["_" in cell for cell in column])
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise table.error(row, f"bad {name}", "a finite number", repr(column[row]))
-    return values
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
-
-
-def _is_bonafide(table: Table) -> np.ndarray:
-    """The key column as bool. Raises UserError at the first unknown key."""
-    keys = [key.lower() for key in table.columns["key"]]
-    if unknown := set(keys) - _KEYS.keys():
-        row = next(row for row, key in enumerate(keys) if key in unknown)
-        raise table.error(row, "unknown key", "bonafide or spoof", repr(table.columns["key"][row]))
-    return np.array([_KEYS[key] for key in keys])
-
-
-def _trial_ids(table: Table, by_speaker: bool = False) -> list[str]:
-    """The utterance column; with the claimed speaker before it where a verifier scored one utterance for several."""
-    names = list(table.columns["utt_id"])
-    if by_speaker:
-        names = [f"{speaker} {name}" for speaker, name in zip(table.columns["speaker"], names, strict=True)]
-    if len(set(names)) < len(names):
-        seen: dict[str, int] = {}
-        for row, name in enumerate(names):
-            if seen.setdefault(name, row) != row:
-                raise table.error(row, "duplicate trial", "each once", f"{name} also on line {table.lines[seen[name]]}")
-    return names
-
-
-# --------------------------------------------------------------------------------------------------------- score files
-
-
-@dataclass
-class Scores:
-    """Scored and labelled trials of one system, in the file's order; N of them."""
-
-    utt_id: np.ndarray  # (N,) str
-    score: np.ndarray  # (N,) float64, higher = more bona fide
-    is_bonafide: np.ndarray  # (N,) bool
-    attack: np.ndarray  # (N,) str, "-" for bona fide and for a spoof of unknown attack
-    groups: dict[str, np.ndarray] = field(default_factory=dict)  # further columns by name, (N,) str: speaker, codec, …
-    asv: dict[str, np.ndarray] = field(default_factory=dict)  # asv_score, sasv_score (N,), if the trials carry them
-    warnings: list[str] = field(default_factory=list)
-
-    def __post_init__(self):
-        self.utt_id, self.attack = np.asarray(self.utt_id), np.asarray(self.attack)
-        self.score, self.is_bonafide = np.asarray(self.score, np.float64), np.asarray(self.is_bonafide, bool)
-
-    @property
-    def bonafide(self) -> np.ndarray:
-        """Scores of bona fide trials."""
-        return self.score[self.is_bonafide]
-
-    @property
-    def spoof(self) -> np.ndarray:
-        """Scores of spoof trials."""
-        return self.score[~self.is_bonafide]
-
-    def take(self, rows: np.ndarray) -> "Scores":
-        """These rows (indices or a mask) only, in that order."""
-        return dataclasses.replace(
-            self, utt_id=self.utt_id[rows], score=self.score[rows], is_bonafide=self.is_bonafide[rows],
-            attack=self.attack[rows], groups={name: values[rows] for name, values in self.groups.items()},
-            asv={name: values[rows] for name, values in self.asv.items()})
-
-    def group(self, name: str) -> np.ndarray:
-        """The column `name` (N,). Raises UserError naming those there are."""
-        columns = {"attack": self.attack, **self.groups}
-        if name not in columns:
-            raise UserError(f"trials have no {name}", " or ".join(columns), f"{name!r} (a --protocol may give it)")
-        return columns[name]
-
-
-def read_scores(path: str | Path, protocol: str | Path | None = None) -> Scores:
-    """Read a score file in any of the forms of the module's docstring, joined with a protocol if one is given.
-
-    Trials without a score, and scores of trials that the protocol does not list, are named in `Scores.warnings`.
-    Raises UserError, with the line number, for whatever cannot be read, and where only one class is left.
-    """
-    table = _read_table(path, _SCORES, "score")
-    if "score" not in table.columns:
-        raise UserError(f"{path}: no score column", "score or cm-score", " ".join(table.columns))
-    by_speaker = {"asv_score", "speaker"} <= table.columns.keys()
-    names = _trial_ids(table, by_speaker)
-    numeric = {name: _numbers(table, name) for name in _NUMERIC if name in table.columns}
-    warnings: list[str] = []
-    rows = np.arange(len(names))
-    if protocol is not None:
-        table, rows, names, warnings = _join(table, names, _read_table(protocol, _PROTOCOLS, "protocol"), by_speaker)
-    elif "key" not in table.columns:
-        raise UserError(f"{path}: no labels", "--protocol FILE, or a score file with keys", " ".join(table.columns))
-    is_bonafide = _is_bonafide(table)
-    groups = {name: np.array(values, dtype=object) for name, values in table.columns.items()
-              if name not in {"utt_id", "key", "attack", *_NUMERIC}}
-    scores = Scores(np.array(names), numeric.pop("score")[rows], is_bonafide, _attacks(table, is_bonafide), groups,
-                    {name: values[rows] for name, values in numeric.items()}, warnings)
-    if is_bonafide.all() or not is_bonafide.any():
-        found = "bona fide" if is_bonafide.all() else "spoof"
-        raise UserError(f"{path}, lines {min(table.lines)}–{max(table.lines)}: one class only",
-                        "bona fide and spoof trials", f"{len(names)} {found}")
-    return scores
-
-
-def _attacks(table: Table, is_bonafide: np.ndarray) -> np.ndarray:
-    """The attack column with one name, "-", for none. Raises UserError for a bona fide trial that has an attack."""
-    attacks = ["-" if name in _NO_ATTACK else name for name in table.columns.get("attack", ["-"] * len(is_bonafide))]
-    attack = np.array(attacks)
-    contradiction = is_bonafide & (attack != "-")
-    if contradiction.any():
-        row = int(np.argmax(contradiction))
-        raise table.error(row, "bona fide trial with an attack", "- or A00", attacks[row])
-    return attack
-
-
-def _join(table: Table, names: list[str], protocol: Table, by_speaker: bool,
-          ) -> tuple[Table, np.ndarray, list[str], list[str]]:
-    """The protocol's columns for each scored trial: (table, its rows in the score file, trial names, warnings)."""
-    if "key" not in protocol.columns:
-        raise UserError(f"{protocol.path}: no label column", "key, label or cm-label", " ".join(protocol.columns))
-    listed = _trial_ids(protocol, by_speaker and "speaker" in protocol.columns)
-    if set(names).isdisjoint(listed):  # one side may write folders and extensions
-        names, listed = [Path(name).stem for name in names], [Path(name).stem for name in listed]
-    position = {name: row for row, name in enumerate(listed)}
-    rows = np.array([row for row, name in enumerate(names) if name in position], dtype=int)
-    if not rows.size:
-        raise UserError(f"no trial of {table.path} is in {protocol.path}", listed[0], names[0])
-    if len(position) < len(listed) or len(set(names)) < len(names):
-        raise UserError(f"{table.path}: trials do not match {protocol.path}", "equal names", "equal but for folders")
-    at = [position[names[row]] for row in rows]
-    scored, known = set(names), position.keys()
-    warnings = [
-        *_listing(f"of {len(listed):,} trials of {protocol.path.name} have no score",
-                  [name for name in listed if name not in scored]),
-        *_listing(f"of {len(names):,} scores are of trials not in {protocol.path.name}, left out",
-                  [name for name in names if name not in known]),
-    ]
-    taken = {"utt_id", *_NUMERIC}  # from the score file, by read_scores
-    columns = {name: [values[row] for row in rows] for name, values in table.columns.items() if name not in taken}
-    if "key" in columns:
-        own = Table(table.path, columns, [table.lines[row] for row in rows])
-        _check_keys(own, [protocol.columns["key"][i] for i in at])
-    columns |= {name: [values[i] for i in at] for name, values in protocol.columns.items() if name not in taken}
-    joined = Table(protocol.path, columns, [protocol.lines[i] for i in at])
-    return joined, rows, [names[row] for row in rows], warnings
-
-
-def _check_keys(table: Table, listed: list[str]) -> None:
-    """Raises UserError where a score file's own key contradicts the protocol's."""
-    wrong = _is_bonafide(table) != _is_bonafide(dataclasses.replace(table, columns={"key": listed}))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise table.error(row, "key contradicts the protocol", listed[row], table.columns["key"][row])
-
-
-def _listing(what: str, names: list[str]) -> list[str]:
-    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-    return [f"{len(names):,} {what}: {', '.join(names[:LISTED])}{more}"] if names else []
-
-
-def read_asv_scores(path: str | Path) -> AsvScores:
-    """Read the organisers' speaker verification scores, lines `attack label score` such as `bonafide target 18.2`.
-
-    Raises UserError, with the line number, for whatever cannot be read, and where a kind of trial is missing.
-    """
-    table = _read_table(path, _ASV_SCORES, "ASV score")
-    if "asv_label" not in table.columns:
-        raise UserError(f"{path}, line 1: no ASV score file", "lines such as: bonafide target 18.2", "a header")
-    label, score = np.array(table.columns["asv_label"]), _numbers(table, "score")
-    known = {name: label == name for name in ("target", "nontarget", "spoof")}
-    unknown = ~np.logical_or.reduce(list(known.values()))
-    if unknown.any():
-        row = int(np.argmax(unknown))
-        raise table.error(row, "unknown ASV label", "target, nontarget or spoof", repr(label[row].item()))
-    if missing := [name for name, rows in known.items() if not rows.any()]:
-        raise UserError(f"{path}, lines 1–{table.lines[-1]}: no {missing[0]} trials", "target, nontarget and spoof")
-    return AsvScores(*(score[rows] for rows in known.values()), frozenset(table.columns["attack"]) - _NO_ATTACK)
-
-
-def write_scores(path: str | Path, utt_ids: Sequence[str], attacks: Sequence[str], keys: Sequence[str],
-                 scores: Sequence[float]) -> None:
-    """Write lines `utt_id attack key score` with every digit, whole or not at all.
-
-    Raises UserError for a score that is not finite and a name with blanks, ValueError for different lengths.
-    """
-    values = np.asarray(scores, dtype=np.float64)
-    if not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values)))
-        raise UserError(f"score of {utt_ids[row]} not written", "a finite number", values[row])
-    if blank := [name for name in utt_ids if len(name.split()) != 1]:
-        raise UserError("score file not written", "utterance names without blanks", repr(str(blank[0])))
-    lines = zip(utt_ids, attacks, keys, map(repr, values.tolist()), strict=True)
-    write_text(path, "".join(f"{' '.join(line)}\n" for line in lines))
-
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
@@ -440,8 +89,14 @@ def _reported(metric: str, value):
     return (_PERCENT[metric], value * 100) if metric in _PERCENT else (metric, value)
 
 
-def evaluate(scores: Scores, asv: AsvScores | None = None, cost_model: CostModel = ASVSPOOF,
-             threshold: float | None = None, target_far: float | None = None, group_by: str | None = None) -> dict:
+def evaluate(
+    scores: Scores,
+    asv: AsvScores | None = None,
+    cost_model: CostModel = ASVSPOOF,
+    threshold: float | None = None,
+    target_far: float | None = None,
+    group_by: str | None = None,
+) -> dict:
     """Every metric of one system, ready for JSON: floats, `_percent` where the name says so, None where not defined.
 
     Keys: n_bonafide, n_spoof, eer_percent, eer_threshold, rocch_eer_percent, min_tdcf (2019 form), min_tdcf_threshold,
@@ -465,12 +120,14 @@ def evaluate(scores: Scores, asv: AsvScores | None = None, cost_model: CostModel
         thresholds["given"] = threshold
     if target_far is not None:
         thresholds[f"FAR ≤ {target_far:.4%}"] = threshold_at_far(scores.spoof, target_far)
-    result["decisions"] = [{"at": at} | decide(scores.bonafide, scores.spoof, value)._asdict()
-                           for at, value in thresholds.items()]
+    result["decisions"] = [
+        {"at": at} | decide(scores.bonafide, scores.spoof, value)._asdict() for at, value in thresholds.items()
+    ]
     attacks, counts = np.unique(scores.attack[~scores.is_bonafide], return_counts=True)
     result["per_attack"] = {
         str(name): {"n": int(n), "eer_percent": values[f"eer/{name}"] * 100, "min_tdcf": values.get(f"min_tdcf/{name}")}
-        for name, n in zip(attacks, counts, strict=True) if attacks.tolist() != ["-"]
+        for name, n in zip(attacks, counts, strict=True)
+        if attacks.tolist() != ["-"]
     }
     result["group_by"], result["groups"] = group_by, {}
     if group_by not in (None, "attack"):  # attacks have their own table
@@ -522,12 +179,16 @@ def _suspicions(scores: Scores, eer: EER, asv: AsvScores | None) -> list[str]:
     real = np.argmin(np.abs(frr - far))
     distinct = len(ranking.ends) - 1
     if 2 * distinct < len(scores.score) or abs((frr[real] + far[real]) / 2 - eer.eer) > 5e-5:
-        found.append(f"ties: {len(scores.score):,} scores have {distinct:,} values, so the EER depends on their order; "
-                     f"the closest real threshold has FRR {frr[real]:.4%} and FAR {far[real]:.4%}")
+        found.append(
+            f"ties: {len(scores.score):,} scores have {distinct:,} values, so the EER depends on their order; "
+            f"the closest real threshold has FRR {frr[real]:.4%} and FAR {far[real]:.4%}"
+        )
     attacks = {name for name in set(scores.attack.tolist()) if name[:1] == "A" and name[1:].isdigit()}
     if asv and attacks and asv.attacks and attacks.isdisjoint(asv.attacks):
-        found.append(f"ASV scores have attacks {min(asv.attacks)}–{max(asv.attacks)}, the trials {min(attacks)}–"
-                     f"{max(attacks)}: ASV scores of another partition give a wrong t-DCF")
+        found.append(
+            f"ASV scores have attacks {min(asv.attacks)}–{max(asv.attacks)}, the trials {min(attacks)}–"
+            f"{max(attacks)}: ASV scores of another partition give a wrong t-DCF"
+        )
     return found
 
 
@@ -544,8 +205,9 @@ def _clusters(scores: Scores) -> tuple[np.ndarray, np.ndarray | None]:
     return stratum, cluster
 
 
-def bootstrap(scores: Scores, asv: AsvScores | None, n: int, seed: int,
-              cost_model: CostModel = ASVSPOOF) -> dict[str, np.ndarray]:
+def bootstrap(
+    scores: Scores, asv: AsvScores | None, n: int, seed: int, cost_model: CostModel = ASVSPOOF
+) -> dict[str, np.ndarray]:
     """Each metric on `n` resamples (n,) of the trials, clustered by speaker × attack where speakers are known.
 
     Bona fide trials and each attack are resampled among themselves. ASV error rates are held fixed.
@@ -559,15 +221,19 @@ def add_intervals(result: dict, replicates: dict[str, np.ndarray], scores: Score
     drawn = [_reported(metric, replicates[metric]) for metric in _HEADLINE if metric in replicates]
     result["intervals"] = {name: _ends(values) for name, values in drawn}
     _, cluster = _clusters(scores)
-    count = {key: int(len(np.unique(cluster[rows])) if cluster is not None else rows.sum())
-             for key, rows in (("bonafide", scores.is_bonafide), ("spoof", ~scores.is_bonafide))}
+    count = {
+        key: int(len(np.unique(cluster[rows])) if cluster is not None else rows.sum())
+        for key, rows in (("bonafide", scores.is_bonafide), ("spoof", ~scores.is_bonafide))
+    }
     unit = "trial" if cluster is None else "speaker × attack"
     result["bootstrap"] = {"resamples": len(replicates["eer"]), "unit": unit, "n_units": count}
     for name, row in result["per_attack"].items():
         row["eer_percent_interval"] = _ends(replicates[f"eer/{name}"] * 100)
     if min(count.values()) < 20:
-        result["warnings"].append(f"intervals rest on {count['bonafide']} bona fide and {count['spoof']} spoof units "
-                                  f"({unit}): with fewer than 20 they are too narrow")
+        result["warnings"].append(
+            f"intervals rest on {count['bonafide']} bona fide and {count['spoof']} spoof units "
+            f"({unit}): with fewer than 20 they are too narrow"
+        )
 
 
 def _ends(values: np.ndarray) -> list[float] | None:
@@ -576,8 +242,9 @@ def _ends(values: np.ndarray) -> list[float] | None:
     return [low, high] if high - low > 1e-12 else None
 
 
-def compare(systems: dict[str, Scores], replicates: dict[str, dict[str, np.ndarray]], asv: AsvScores | None,
-            seed: int) -> list[dict]:
+def compare(
+    systems: dict[str, Scores], replicates: dict[str, dict[str, np.ndarray]], asv: AsvScores | None, seed: int
+) -> list[dict]:
     """Paired tests of every two systems, on the same resamples of their common trials.
 
     Each: a, b, n_trials, metrics {eer_percent, min_tdcf, min_dcf: {delta (b − a), interval, p}}, p_holm (of the EER,
@@ -614,7 +281,8 @@ def compare(systems: dict[str, Scores], replicates: dict[str, dict[str, np.ndarr
 def _drawn_alike(first: Scores, second: Scores) -> bool:
     """Whether the same seed gives both the same resamples: equal trials, in one order, in equal clusters."""
     return np.array_equal(first.utt_id, second.utt_id) and all(
-        np.array_equal(a, b) for a, b in zip(_clusters(first), _clusters(second), strict=True))
+        np.array_equal(a, b) for a, b in zip(_clusters(first), _clusters(second), strict=True)
+    )
 
 
 def _common(first: Scores, second: Scores) -> tuple[Scores, Scores]:
@@ -639,16 +307,21 @@ def _sentence(comparison: dict) -> str:
     delta, low, high = (f"{sign * value:+.2f}".replace("-", "−") for value in (eer["delta"], *eer["interval"][::sign]))
     relation = "does better than" if eer["delta"] else "does as well as"
     verdict = "distinguishable" if comparison["p_holm"] < 0.05 else "not distinguishable"
-    return (f"{comparison[better]} {relation} {comparison[worse]} here: ΔEER {delta} points, 95 % interval {low} … "
-            f"{high}: {verdict} (p = {comparison['p_holm']:.2g}, {comparison['n_trials']:,} trials)")
+    return (
+        f"{comparison[better]} {relation} {comparison[worse]} here: ΔEER {delta} points, 95 % interval {low} … "
+        f"{high}: {verdict} (p = {comparison['p_holm']:.2g}, {comparison['n_trials']:,} trials)"
+    )
 
 
 def calibrate(result: dict, scores: Scores, dev: Scores) -> None:
     """Fit an affine map to LLRs on `dev`; add `calibrated`: a, b and the LLRs' act_dcf and cllr on `scores`."""
     calibration = fit_calibration(dev.score, dev.is_bonafide)
     bonafide, spoof = calibration.llr(scores.bonafide), calibration.llr(scores.spoof)
-    result["calibrated"] = {**calibration._asdict(), "act_dcf": compute_act_dcf(bonafide, spoof),
-                            "cllr": compute_cllr(bonafide, spoof)}
+    result["calibrated"] = {
+        **calibration._asdict(),
+        "act_dcf": compute_act_dcf(bonafide, spoof),
+        "cllr": compute_cllr(bonafide, spoof),
+    }
     result["warnings"] += _fitting_doubts(scores, dev, calibration.a)
 
 
@@ -668,8 +341,11 @@ def _same_trials(systems: Sequence[Scores]) -> list[Scores]:
     aligned = [_common(systems[0], other) for other in systems]
     for other, (first, _) in zip(systems, aligned, strict=True):
         if first is not systems[0] or len(other.score) != len(first.score):
-            raise UserError("systems to fuse were not scored on the same trials", f"{len(systems[0].score):,} trials",
-                            f"{len(first.score):,} in common")
+            raise UserError(
+                "systems to fuse were not scored on the same trials",
+                f"{len(systems[0].score):,} trials",
+                f"{len(first.score):,} in common",
+            )
     return [other for _, other in aligned]
 
 
@@ -713,31 +389,44 @@ def _format_further(result: dict) -> list[str]:
     """Calibrated costs, the verifier, SASV, and what the intervals are."""
     lines = []
     if calibrated := result.get("calibrated"):
-        lines += [f"  calibrated LLR = {calibrated['a']:.6g} · score {calibrated['b']:+.6g}: "
-                  f"act DCF {calibrated['act_dcf']:.6f}, Cllr {calibrated['cllr']:.6f} bit"]
+        lines += [
+            f"  calibrated LLR = {calibrated['a']:.6g} · score {calibrated['b']:+.6g}: "
+            f"act DCF {calibrated['act_dcf']:.6f}, Cllr {calibrated['cllr']:.6f} bit"
+        ]
     if sasv := result["sasv"]:
         parts = [("a-DCF", sasv["a_dcf"], ""), ("t-EER", sasv["t_eer_percent"], " %")]
         known = [f"{label} {value:.6f}{unit}" for label, value, unit in parts if value is not None]
         lines += [f"  SASV: {', '.join(known)}"]
     if asv := result["asv"]:
-        lines += [f"  ASV check: EER {asv['eer'] * 100:.6f} % at {asv['threshold']:.6f}, "
-                  f"where it rejects {asv['p_miss_spoof']:.2%} of spoofs"]
+        lines += [
+            f"  ASV check: EER {asv['eer'] * 100:.6f} % at {asv['threshold']:.6f}, "
+            f"where it rejects {asv['p_miss_spoof']:.2%} of spoofs"
+        ]
     if drawn := result.get("bootstrap"):
-        lines += [f"  […] 95 % bootstrap intervals: {drawn['resamples']:,} resamples by {drawn['unit']} "
-                  f"({drawn['n_units']['bonafide']:,} bona fide, {drawn['n_units']['spoof']:,} spoof)"]
+        lines += [
+            f"  […] 95 % bootstrap intervals: {drawn['resamples']:,} resamples by {drawn['unit']} "
+            f"({drawn['n_units']['bonafide']:,} bona fide, {drawn['n_units']['spoof']:,} spoof)"
+        ]
     return lines
 
 
 def _format_decisions(decisions: list[dict]) -> list[str]:
     """Rates and counts at each threshold."""
-    lines = ["", f"  {'threshold':<17}{'value':>11}{'accuracy %':>12}{'FRR %':>9}{'FAR %':>9}{'F1 bona fide':>14}"
-                 f"{'F1 spoof':>10}"]
+    lines = [
+        "",
+        f"  {'threshold':<17}{'value':>11}{'accuracy %':>12}{'FRR %':>9}{'FAR %':>9}{'F1 bona fide':>14}"
+        f"{'F1 spoof':>10}",
+    ]
     for row in decisions:
-        lines.append(f"  {row['at']:<17}{row['threshold']:>11.6g}{row['accuracy'] * 100:>12.4f}{row['frr'] * 100:>9.4f}"
-                     f"{row['far'] * 100:>9.4f}{row['f1_bonafide']:>14.4f}{row['f1_spoof']:>10.4f}")
+        lines.append(
+            f"  {row['at']:<17}{row['threshold']:>11.6g}{row['accuracy'] * 100:>12.4f}{row['frr'] * 100:>9.4f}"
+            f"{row['far'] * 100:>9.4f}{row['f1_bonafide']:>14.4f}{row['f1_spoof']:>10.4f}"
+        )
         (accepted, missed), (false_alarms, caught) = row["confusion"]
-        lines.append(f"    bona fide: {accepted:,} accepted, {missed:,} rejected; "
-                     f"spoof: {false_alarms:,} accepted, {caught:,} rejected")
+        lines.append(
+            f"    bona fide: {accepted:,} accepted, {missed:,} rejected; "
+            f"spoof: {false_alarms:,} accepted, {caught:,} rejected"
+        )
     return lines
 
 
@@ -747,6 +436,8 @@ def _format_breakdown(what: str, rows: dict[str, dict]) -> list[str]:
     counts = ("n",) if what == "attack" else ("n_bonafide", "n_spoof")
     heads = {"n": "spoof", "n_bonafide": "bona fide", "n_spoof": "spoof"}
     head = "".join(f"{heads[count]:>10}" for count in counts) + f"{'EER %':>11}{'t-DCF 2019':>12}"
+    if any(row.get("eer_percent_interval") for row in rows.values()):
+        head += "   EER, 95 %"
     lines = ["", f"  {what:<{width}}{head}"]
     for name, row in rows.items():
         cells = "".join(f"{row[count]:>10,}" for count in counts)
@@ -765,8 +456,10 @@ def _format_official(result: dict) -> str:
     if result["min_tdcf"] is not None:
         lines += ["", "TANDEM", f"\tmin-tDCF\t\t= {result['min_tdcf']:12.9f}"]
     lines += ["", "BREAKDOWN CM SYSTEM"]
-    lines += [f"\tEER {name}\t\t= {row['eer_percent']:12.9f} % (Equal error rate for {name})"
-              for name, row in result["per_attack"].items()]
+    lines += [
+        f"\tEER {name}\t\t= {row['eer_percent']:12.9f} % (Equal error rate for {name})"
+        for name, row in result["per_attack"].items()
+    ]
     return "\n".join(lines)
 
 
@@ -782,8 +475,10 @@ def format_comparison(results: dict[str, dict], comparisons: list[dict]) -> str:
     if comparisons:
         holm = ", p by Holm" if len(comparisons) > 1 else ""
         lines += ["", f"paired tests on the same resamples of each pair's common trials{holm}:"]
-        lines += [textwrap.fill(comparison["sentence"], 98, initial_indent="  ", subsequent_indent="    ")
-                  for comparison in comparisons]
+        lines += [
+            textwrap.fill(comparison["sentence"], 98, initial_indent="  ", subsequent_indent="    ")
+            for comparison in comparisons
+        ]
     return "\n".join(lines)
 
 
@@ -793,8 +488,12 @@ def format_latex(results: dict[str, dict]) -> str:
     lines = [f"% system & EER (\\%) & min t-DCF{''.join(f' & {attack}' for attack in attacks)} \\\\"]
     for name, result in results.items():
         eers = [result["per_attack"].get(attack, {}).get("eer_percent") for attack in attacks]
-        cells = [name.replace("_", "\\_"), f"{result['eer_percent']:.2f}", _cell(result["min_tdcf"], ".4f"),
-                 *(_cell(eer, ".2f") for eer in eers)]
+        cells = [
+            name.replace("_", "\\_"),
+            f"{result['eer_percent']:.2f}",
+            _cell(result["min_tdcf"], ".4f"),
+            *(_cell(eer, ".2f") for eer in eers),
+        ]
         lines.append(" & ".join(cells).replace("–", "--") + " \\\\")
     return "\n".join(lines)
 
@@ -815,10 +514,12 @@ def write_csv(path: str | Path, results: dict[str, dict]) -> None:
                 table.writerow({**shared, **row, **ends, "condition": condition})
 
 
-def draw(results: dict[str, dict], systems: dict[str, Scores], directory: str | Path) -> list[Path]:
+def draw(
+    results: dict[str, dict], systems: dict[str, Scores], directory: str | Path, own: Sequence[str] | None = None
+) -> list[Path]:
     """Draw the seven figures of `evaluate` results into `directory`; the systems share DET, ROC and attack figures.
 
-    Returns the files written.
+    The other four are drawn for each system, or for those named in `own`. Returns the files written.
     """
     import plots  # matplotlib takes longer to import than everything else here
 
@@ -828,11 +529,13 @@ def draw(results: dict[str, dict], systems: dict[str, Scores], directory: str | 
         "roc": plots.roc(curves, {name: result["auc"] for name, result in results.items()}),
         "attack_eer": plots.attack_eer({name: _attack_eers(result) for name, result in results.items()}),
     }
-    for name, scores in systems.items():
-        suffix = "_" + re.sub(r"[^\w.-]+", "_", name) if len(systems) > 1 else ""
+    own = list(systems) if own is None else own
+    for name in own:
+        scores = systems[name]
+        suffix = "_" + re.sub(r"[^\w.-]+", "_", name) if len(own) > 1 else ""
         threshold = results[name]["eer_threshold"]
-        groups = {"bona fide": scores.bonafide} | {
-            attack: scores.score[scores.attack == attack] for attack in results[name]["per_attack"]}
+        attacks = {attack: scores.score[scores.attack == attack] for attack in results[name]["per_attack"]}
+        groups = {"bona fide": scores.bonafide} | (attacks or {"spoof": scores.spoof})
         figures |= {
             f"score_distributions{suffix}": plots.score_distributions(scores.bonafide, scores.spoof, threshold),
             f"confusion{suffix}": plots.confusion(results[name]["decisions"][0]["confusion"], threshold),
@@ -852,7 +555,8 @@ def _attack_eers(result: dict) -> dict[str, tuple[float, float | None, float | N
     rows = result["per_attack"] or {"pooled": _with_interval(result)}
     return {
         attack: (row["eer_percent"] / 100, *(end / 100 for end in row["eer_percent_interval"]))
-        if row.get("eer_percent_interval") else (row["eer_percent"] / 100, None, None)
+        if row.get("eer_percent_interval")
+        else (row["eer_percent"] / 100, None, None)
         for attack, row in rows.items()
     }
 

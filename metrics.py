@@ -37,8 +37,11 @@ class Ranking:
         among = np.ones(len(score), dtype=bool) if among is None else among
         counts = np.bincount(is_bonafide[among], minlength=2)
         if not counts.all():
-            raise UserError("error rates need both classes", "bona fide and spoof scores",
-                            f"{counts[1]} bona fide and {counts[0]} spoof")
+            raise UserError(
+                "error rates need both classes",
+                "bona fide and spoof scores",
+                f"{counts[1]} bona fide and {counts[0]} spoof",
+            )
         if not np.isfinite(score).all():
             raise UserError("cannot rank scores", "finite numbers", f"{(~np.isfinite(score)).sum()} NaN or infinite")
         official = np.concatenate((np.flatnonzero(among & is_bonafide), np.flatnonzero(among & ~is_bonafide)))
@@ -211,8 +214,11 @@ def tandem_cost(asv: AsvErrorRates, model: CostModel, form: str = "legacy") -> C
     false_alarm = model.p_spoof * model.c_fa_cm * (1 - asv.p_miss_spoof)
     miss = model.p_target * (model.c_miss_cm if form == "legacy" else model.c_miss_asv) - own
     if min(miss, false_alarm) <= 0:
-        raise UserError("these ASV scores do not define a t-DCF", "a verifier above chance that some spoofs pass",
-                        f"C1 = {miss:.4g}, C2 = {false_alarm:.4g}")
+        raise UserError(
+            "these ASV scores do not define a t-DCF",
+            "a verifier above chance that some spoofs pass",
+            f"C1 = {miss:.4g}, C2 = {false_alarm:.4g}",
+        )
     offset = {"legacy": 0.0, "revised": own}[form]
     scale = offset + min(miss, false_alarm)
     return Cost(offset / scale, miss / scale, false_alarm / scale)
@@ -232,8 +238,13 @@ class MinTDCF(NamedTuple):
     threshold: float
 
 
-def compute_min_tdcf(bonafide: np.ndarray, spoof: np.ndarray, asv_rates: AsvErrorRates,
-                     cost_model: CostModel = ASVSPOOF, form: str = "legacy") -> MinTDCF:
+def compute_min_tdcf(
+    bonafide: np.ndarray,
+    spoof: np.ndarray,
+    asv_rates: AsvErrorRates,
+    cost_model: CostModel = ASVSPOOF,
+    form: str = "legacy",
+) -> MinTDCF:
     """The least normalised tandem cost over the countermeasure's thresholds; `tandem_cost` has forms and sources."""
     frr, far, thresholds = compute_det_curve(bonafide, spoof)
     cost = tandem_cost(asv_rates, cost_model, form).along(frr, far)
@@ -322,9 +333,13 @@ class AsvScores(NamedTuple):
 def asv_error_rates(asv: AsvScores) -> AsvErrorRates:
     """The verifier's error rates at its EER threshold, accepting at the threshold and above (ASVspoof 2019 package)."""
     eer, threshold = compute_eer(asv.target, asv.nontarget)
-    return AsvErrorRates(eer, threshold, p_fa=float(np.mean(asv.nontarget >= threshold)),
-                         p_miss=float(np.mean(asv.target < threshold)),
-                         p_miss_spoof=float(np.mean(asv.spoof < threshold)))
+    return AsvErrorRates(
+        eer,
+        threshold,
+        p_fa=float(np.mean(asv.nontarget >= threshold)),
+        p_miss=float(np.mean(asv.target < threshold)),
+        p_miss_spoof=float(np.mean(asv.spoof < threshold)),
+    )
 
 
 def compute_a_dcf(target: np.ndarray, nontarget: np.ndarray, spoof: np.ndarray) -> float:
@@ -365,7 +380,8 @@ def compute_t_eer(tandem: Tandem) -> float:
     taus = np.sort(np.concatenate(tandem[:3]))
     taus = np.concatenate(([taus[0] - 0.001], taus))
     miss, fa_nontarget, fa_spoof = (
-        np.searchsorted(np.sort(scores), taus, side="right") / len(scores) for scores in tandem[:3])
+        np.searchsorted(np.sort(scores), taus, side="right") / len(scores) for scores in tandem[:3]
+    )
     fa_nontarget, fa_spoof = 1 - fa_nontarget, 1 - fa_spoof
     usable = (miss < (fa_nontarget + fa_spoof) / 2) & (fa_spoof > 0)
     miss, fa_nontarget, fa_spoof = miss[usable], fa_nontarget[usable], fa_spoof[usable]
@@ -424,8 +440,11 @@ def fit_fusion(scores: np.ndarray, is_bonafide: np.ndarray, model: CostModel = A
     count = np.array([np.sum(~is_bonafide), np.sum(is_bonafide)])
     spread = scores.std(axis=0)
     if not count.all() or not spread.all():
-        raise UserError("cannot fit a calibration", "scores that differ, of both classes",
-                        f"{count[1]} bona fide, {count[0]} spoof, {np.sum(spread == 0)} constant system(s)")
+        raise UserError(
+            "cannot fit a calibration",
+            "scores that differ, of both classes",
+            f"{count[1]} bona fide, {count[0]} spoof, {np.sum(spread == 0)} constant system(s)",
+        )
     prior_log_odds = -bayes_threshold(model)
     prior = 1 / (1 + np.exp(-prior_log_odds))
     mean = scores.mean(axis=0)
@@ -471,8 +490,9 @@ def fit_calibration(score: np.ndarray, is_bonafide: np.ndarray, model: CostModel
 class Battery:
     """Every metric of one system as a function of trial weights: computed once as it is, then on every resample."""
 
-    def __init__(self, score: np.ndarray, is_bonafide: np.ndarray, attack: np.ndarray, costs: dict[str, Cost],
-                 model: CostModel):
+    def __init__(
+        self, score: np.ndarray, is_bonafide: np.ndarray, attack: np.ndarray, costs: dict[str, Cost], model: CostModel
+    ):
         """score, is_bonafide, attack: (N,); each of `costs` becomes a minimum cost of that name."""
         self.pooled = Ranking(score, is_bonafide)
         self.costs = {"min_dcf": detection_cost(model), **costs}

@@ -108,8 +108,10 @@ def score_distributions(bonafide: np.ndarray, spoof: np.ndarray, threshold: floa
     # An odd number of bins, so that a constant score stands in the middle of one.
     edges = np.linspace(low, high, 2 + 2 * int(np.clip(np.sqrt(sum(map(len, classes))) / 2, 10, 50)))
     # Hatched or filled, not both: over a translucent fill, PDF loses the hatch.
-    looks = ({"facecolor": (BONAFIDE, 0.4), "edgecolor": BONAFIDE},
-             {"facecolor": "none", "edgecolor": SPOOF, "hatch": "//////"})
+    looks = (
+        {"facecolor": (BONAFIDE, 0.4), "edgecolor": BONAFIDE},
+        {"facecolor": "none", "edgecolor": SPOOF, "hatch": "//////"},
+    )
     handles = []
     for scores, look in zip(classes, looks, strict=True):
         density = np.histogram(scores, edges)[0] / (max(scores.size, 1) * (edges[1] - edges[0]))
@@ -148,20 +150,33 @@ def _bars(axes: "Axes", percent: np.ndarray, index: int, systems: int) -> "Artis
     thickness = 0.8 / systems
     rows = np.arange(len(percent)) - 0.4 + (index + 0.5) * thickness
     eer, low, high = percent.T
-    look = {"facecolor": COLOURS[index % len(COLOURS)], "edgecolor": "black", "linewidth": 0.4,
-            "hatch": HATCHES[index % len(HATCHES)], "hatch_linewidth": 0.5}
+    look = {
+        "facecolor": COLOURS[index % len(COLOURS)],
+        "edgecolor": "black",
+        "linewidth": 0.4,
+        "hatch": HATCHES[index % len(HATCHES)],
+        "hatch_linewidth": 0.5,
+    }
     axes.barh(rows, eer, thickness, **look)
     # Centred on the interval, not on the EER: a bootstrap interval need not contain it.
-    axes.errorbar((low + high) / 2, rows, xerr=(high - low) / 2, fmt="none", ecolor="black", elinewidth=0.7,
-                  capsize=min(2, 30 * thickness / systems))
+    axes.errorbar(
+        (low + high) / 2,
+        rows,
+        xerr=(high - low) / 2,
+        fmt="none",
+        ecolor="black",
+        elinewidth=0.7,
+        capsize=min(2, 30 * thickness / systems),
+    )
     missing = np.isnan(eer)
     if missing.any():  # an empty line would still take part in the layout, at the figure's corner
         axes.plot(np.zeros(missing.sum()), rows[missing], **MISSING, clip_on=False)
     if systems == 1:
         for row, value, end in zip(rows, eer, np.fmax(eer, high), strict=True):
             if np.isfinite(value):
-                axes.annotate(_percent(value / 100), (end, row), (3, 0), textcoords="offset points", va="center",
-                              fontsize=SMALL)
+                axes.annotate(
+                    _percent(value / 100), (end, row), (3, 0), textcoords="offset points", va="center", fontsize=SMALL
+                )
     return _patch(**look)
 
 
@@ -206,9 +221,16 @@ def score_boxes(groups: Mapping[str, np.ndarray], threshold: float) -> "Figure":
     """Boxes of scores (trials,) by attack, the first group "bona fide": quartiles, whiskers to 1.5 quartile ranges."""
     values = [np.asarray(scores, float) for scores in groups.values()]
     figure, axes = _figure(_rows_height(len(groups), 0), SCORE, "")
-    boxes = axes.boxplot(values, positions=range(len(values)), orientation="horizontal", widths=0.6, patch_artist=True,
-                         flierprops={"marker": ".", "markersize": 1.5, "markeredgecolor": "0.3", "rasterized": True},
-                         medianprops={"color": "black", "linewidth": 1.1}, manage_ticks=False)
+    boxes = axes.boxplot(
+        values,
+        positions=range(len(values)),
+        orientation="horizontal",
+        widths=0.6,
+        patch_artist=True,
+        flierprops={"marker": ".", "markersize": 1.5, "markeredgecolor": "0.3", "rasterized": True},
+        medianprops={"color": "black", "linewidth": 1.1},
+        manage_ticks=False,
+    )
     for part in ("boxes", "whiskers", "caps"):
         for line in boxes[part]:
             line.set_linewidth(0.6)
@@ -222,14 +244,21 @@ def score_boxes(groups: Mapping[str, np.ndarray], threshold: float) -> "Figure":
     return figure
 
 
-def training_curves(epochs: Sequence[int], loss: Sequence[float | None], dev_eer: Sequence[float | None],
-                    dev_min_tdcf: Sequence[float | None]) -> "Figure":
+def training_curves(
+    epochs: Sequence[int],
+    loss: Sequence[float | None],
+    dev_eer: Sequence[float | None],
+    dev_min_tdcf: Sequence[float | None],
+) -> "Figure":
     """Training loss, dev EER (fractions) and, where there is any, dev min t-DCF by epoch; None and NaN are gaps.
 
     The best epoch of each dev measure is ringed and named in the panel's title.
     """
-    series = {"Training loss": np.array(loss, float), "Dev EER (%)": 100 * np.array(dev_eer, float),
-              "Dev min t-DCF": np.array(dev_min_tdcf, float)}
+    series = {
+        "Training loss": np.array(loss, float),
+        "Dev EER (%)": 100 * np.array(dev_eer, float),
+        "Dev min t-DCF": np.array(dev_min_tdcf, float),
+    }
     panels = {name: values for name, values in series.items() if name != "Dev min t-DCF" or np.isfinite(values).any()}
     figure, first = _figure(0.4 + 1.15 * len(panels), "", "")
     first.remove()
@@ -288,8 +317,17 @@ def _legend(figure: "Figure", handles: Sequence["Artist"], labels: Sequence[str]
     wrapped = [textwrap.fill(_plain(label), 44) for label in labels]
     lines = sum(label.count("\n") + 1 for label in wrapped)
     figure.set_figheight(figure.get_figheight() + LINE * -(-lines // columns) + 0.08)
-    figure.legend(handles, wrapped, loc="outside upper left", ncols=columns,
-                  fontsize=SMALL, frameon=False, handlelength=2.6, labelspacing=0.3, borderaxespad=0.1)
+    figure.legend(
+        handles,
+        wrapped,
+        loc="outside upper left",
+        ncols=columns,
+        fontsize=SMALL,
+        frameon=False,
+        handlelength=2.6,
+        labelspacing=0.3,
+        borderaxespad=0.1,
+    )
 
 
 def _line(**look) -> "Artist":
@@ -308,8 +346,12 @@ def _stroke(index: int, marker: bool = False) -> dict:
     """How curve `index` looks; with `marker` also the point on it."""
     look = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)], "linewidth": 1.1}
     if marker:
-        look |= {"marker": MARKERS[index % len(MARKERS)], "markersize": 5, "markeredgecolor": "black",
-                 "markeredgewidth": 0.5}
+        look |= {
+            "marker": MARKERS[index % len(MARKERS)],
+            "markersize": 5,
+            "markeredgecolor": "black",
+            "markeredgewidth": 0.5,
+        }
     return look
 
 

@@ -37,8 +37,9 @@ def stand_ins(folder: Path) -> tuple[Path, Path]:
     rng = np.random.default_rng(0)
     scores, asv = folder / "scores.txt", folder / "asv.txt"
     keys = [("-", "bonafide", 4.0)] * 7355 + [(f"A{7 + row % 13:02d}", "spoof", -2.0) for row in range(63882)]
-    scores.write_text("".join(f"LA_E_{row} {attack} {key} {rng.normal(mean, 2)!r}\n"
-                              for row, (attack, key, mean) in enumerate(keys)))
+    scores.write_text(
+        "".join(f"LA_E_{row} {attack} {key} {rng.normal(mean, 2)!r}\n" for row, (attack, key, mean) in enumerate(keys))
+    )
     kinds = [("bonafide", "target", 10)] * 5370 + [("bonafide", "nontarget", -20)] * 33327
     kinds += [("A07", "spoof", 3)] * 63882
     asv.write_text("".join(f"{attack} {label} {rng.normal(mean, 7)!r}\n" for attack, label, mean in kinds))
@@ -49,8 +50,9 @@ def speakers(scores: Path, folder: Path) -> Path:
     """A protocol that gives each trial one of 48 speakers, for the clustered bootstrap."""
     rows = [line.split() for line in scores.read_text().splitlines()]
     protocol = folder / "protocol.txt"
-    protocol.write_text("".join(f"S{row % 48:02d} {name} - {attack} {key}\n"
-                                for row, (name, attack, key, _) in enumerate(rows)))
+    protocol.write_text(
+        "".join(f"S{row % 48:02d} {name} - {attack} {key}\n" for row, (name, attack, key, _) in enumerate(rows))
+    )
     return protocol
 
 

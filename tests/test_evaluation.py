@@ -132,15 +132,25 @@ def test_official_report_number_for_number():
     done = command(SCORES / FUSION, "--asv_scores", str(ASV).format("eval"), "--official")
     assert done.returncode == 0
     assert numbers.findall(done.stdout)[:2] == ["0.734180272", "0.021627333"]
-    ours, theirs = (re.sub(r" for A\d\d\)?", "", text) for text in
-                    (done.stdout, (SCORES / "fusion_weighted_t-DCF_EER.txt").read_text()))
+    ours, theirs = (
+        re.sub(r" for A\d\d\)?", "", text)
+        for text in (done.stdout, (SCORES / "fusion_weighted_t-DCF_EER.txt").read_text())
+    )
     assert numbers.findall(ours) == numbers.findall(theirs)
 
 
 @needs_shared
 def test_command_prints_a_table_and_writes_the_promised_json(tmp_path):
-    done = command(SCORES / AASIST, "--asv_scores", str(ASV).format("eval"), "--json", tmp_path / "out.json", "--latex",
-                   "--csv", tmp_path / "out.csv")
+    done = command(
+        SCORES / AASIST,
+        "--asv_scores",
+        str(ASV).format("eval"),
+        "--json",
+        tmp_path / "out.json",
+        "--latex",
+        "--csv",
+        tmp_path / "out.csv",
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "0.829511" in done.stdout and "0.027529" in done.stdout and "A18" in done.stdout
     assert max(map(len, done.stdout.split("%")[0].splitlines())) <= 100
@@ -252,8 +262,9 @@ def test_threshold_at_far_keeps_its_promise():
 
 def test_tandem_eer_and_a_dcf_agree_with_brute_force():
     rng = np.random.default_rng(3)
-    tandem = metrics.Tandem(rng.normal(2, 1, 40), rng.normal(-1, 1, 50), rng.normal(1, 1, 60),
-                            rng.normal(1.5, 1, 90), rng.normal(0, 1, 60))
+    tandem = metrics.Tandem(
+        rng.normal(2, 1, 40), rng.normal(-1, 1, 50), rng.normal(1, 1, 60), rng.normal(1.5, 1, 90), rng.normal(0, 1, 60)
+    )
     frr, far, _ = ev.compute_det_curve(tandem.cm_bonafide, tandem.cm_spoof)
     best, expected = np.inf, None
     for tau in np.sort(np.concatenate(tandem[:3])):
@@ -297,7 +308,7 @@ def test_calibration_of_separable_scores_is_finite_and_of_constant_ones_an_error
 # ------------------------------------------------------------------------------------------------------- properties
 
 # few distinct values (many ties) or many; never so close that a map merges them
-numbers = st.lists(st.integers(-50, 50) | st.integers(-10**6, 10**6), min_size=1, max_size=40)
+numbers = st.lists(st.integers(-50, 50) | st.integers(-(10**6), 10**6), min_size=1, max_size=40)
 
 
 def arrays(bonafide: list[int], spoof: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -450,8 +461,13 @@ def test_paired_test_tells_better_from_equal_systems(tmp_path):
     assert noisy_test["metrics"]["eer_percent"]["interval"][0] > 0
     assert "not distinguishable" in same_test["sentence"]
     for name, scores in (("a", base), ("b", noisy)):
-        ev.write_scores(tmp_path / f"{name}.txt", scores.utt_id, scores.attack,
-                        np.where(scores.is_bonafide, "bonafide", "spoof"), scores.score)
+        ev.write_scores(
+            tmp_path / f"{name}.txt",
+            scores.utt_id,
+            scores.attack,
+            np.where(scores.is_bonafide, "bonafide", "spoof"),
+            scores.score,
+        )
     done = command(tmp_path / "a.txt", tmp_path / "b.txt", "--bootstrap", 100, "--json", tmp_path / "o.json")
     assert "paired tests" in done.stdout and "a does better than b" in done.stdout
     assert json.loads((tmp_path / "o.json").read_text())["comparisons"][0]["n_trials"] == 1000
@@ -502,7 +518,8 @@ def test_tables_with_headers(tmp_path):
     (tmp_path / "cm.tsv").write_text("filename\tcm-score\n" + lines_of(scores, "{u}\t{s!r}"))
     (tmp_path / "key.tsv").write_text("filename\tcm-label\n" + lines_of(scores, "{u}\t{k}"))
     (tmp_path / "meta.csv").write_text(
-        "file,speaker,label\n" + lines_of(scores, "{u}.wav,A Name,{k}").replace("bonafide", "bona-fide"))
+        "file,speaker,label\n" + lines_of(scores, "{u}.wav,A Name,{k}").replace("bonafide", "bona-fide")
+    )
     for protocol in ("key.tsv", "meta.csv"):
         read = ev.read_scores(tmp_path / "cm.tsv", tmp_path / protocol)
         assert (read.is_bonafide == scores.is_bonafide).all() and (read.score == scores.score).all()
@@ -581,8 +598,20 @@ def test_calibrate_and_fuse_commands(tmp_path):
             (tmp_path / f"{system}_{part}.txt").write_text(lines_of(truth))
     a, b = tmp_path / "a_eval.txt", tmp_path / "b_eval.txt"
     dev = [tmp_path / "a_dev.txt", tmp_path / "b_dev.txt"]
-    done = command(a, b, "--fuse", tmp_path / "f.txt", "--dev", *dev, "--calibrate", *dev, "--bootstrap", 0,
-                   "--json", tmp_path / "o.json")
+    done = command(
+        a,
+        b,
+        "--fuse",
+        tmp_path / "f.txt",
+        "--dev",
+        *dev,
+        "--calibrate",
+        *dev,
+        "--bootstrap",
+        0,
+        "--json",
+        tmp_path / "o.json",
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "o.json").read_text())["systems"]
     single, fused = results["a_eval"], results["fusion f (LLR)"]

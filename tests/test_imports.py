@@ -8,10 +8,10 @@ import pytest
 from conftest import ROOT
 
 # DESIGN's levels. cli (errors, exit codes, atomic writes) lies below all; plots takes arrays only, so that evaluation
-# may draw; metrics is the arithmetic of evaluation.
+# may draw; metrics is the arithmetic of evaluation, score_files its readers and writers.
 LEVELS = {
-    "cli": 0, "metrics": 1, "plots": 1, "config": 1, "audio": 1, "evaluation": 2, "demo_corpus": 2, "models": 3,
-    "data_utils": 3, "utils": 4, "inference": 5, "main": 6, "comprehensive_eval": 6,
+    "cli": 0, "metrics": 1, "plots": 1, "config": 1, "audio": 1, "score_files": 2, "demo_corpus": 2,
+    "evaluation": 3, "models": 3, "data_utils": 3, "utils": 4, "inference": 5, "main": 6, "comprehensive_eval": 6,
 }  # fmt: skip
 HEAVY = {"av", "gradio", "librosa", "matplotlib", "onnxruntime", "sklearn", "tensorboard"}
 

@@ -63,11 +63,10 @@ def test_one_training_step_is_the_official_one(name, shared):
     torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4).step()
     with torch.inference_mode():
         _, after = model.eval()(x)
-    # Adam makes a full step of each of those roundings' signs, so that the fourth digit is anybody's.
-    np.testing.assert_allclose(after, reference["step_after_logits"], atol=AFTER[name])
-
-
-AFTER = {"AASIST": 0.1, "AASIST-L": 0.01}
+    # Adam makes a full step of each of those roundings' signs, so that the third digit is anybody's. In AASIST's first
+    # row two temporal nodes are so close (3e-4) at the pool's edge that the roundings choose between them: 0.08.
+    tolerance = np.array([[0.1 if name == "AASIST" else 0.01], [0.01], [0.01], [0.01]])
+    assert (np.abs(after.numpy() - reference["step_after_logits"]) < tolerance).all()
 
 
 def test_filter_bank_is_fixed_and_not_saved():

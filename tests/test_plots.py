@@ -117,14 +117,17 @@ def test_every_figure_can_be_read(name):
         assert legend.get_window_extent().y0 >= max(axes.bbox.y1 for axes in figure.axes)
 
 
-@pytest.mark.parametrize(("name", "xlabel", "ylabel"), [
-    ("det", "False acceptance rate of spoof (%)", "Miss rate of bona fide (%)"),
-    ("roc", "False acceptance rate of spoof (%)", "Bona fide accepted (%)"),
-    ("distributions", "Score (higher = more bona fide)", "Density (1 / unit of score)"),
-    ("attacks", "Equal error rate (%)", ""),
-    ("scatter", "Trial index", "Score (higher = more bona fide)"),
-    ("boxes", "Score (higher = more bona fide)", ""),
-])
+@pytest.mark.parametrize(
+    ("name", "xlabel", "ylabel"),
+    [
+        ("det", "False acceptance rate of spoof (%)", "Miss rate of bona fide (%)"),
+        ("roc", "False acceptance rate of spoof (%)", "Bona fide accepted (%)"),
+        ("distributions", "Score (higher = more bona fide)", "Density (1 / unit of score)"),
+        ("attacks", "Equal error rate (%)", ""),
+        ("scatter", "Trial index", "Score (higher = more bona fide)"),
+        ("boxes", "Score (higher = more bona fide)", ""),
+    ],
+)
 def test_axes_name_their_units(name, xlabel, ylabel):
     axes = FIGURES[name]().axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == (xlabel, ylabel)
@@ -213,8 +216,12 @@ def test_a_threshold_at_infinity_is_said_and_not_drawn():
 
 
 def test_attack_bars_intervals_and_gaps():
-    figure = plots.attack_eer({"a": {"pooled": (0.02, 0.01, 0.05), "A07": (0.1, None, None)},
-                               "b": {"A07": (0.2, 0.25, 0.3), "A08": (float("nan"), None, None)}})
+    figure = plots.attack_eer(
+        {
+            "a": {"pooled": (0.02, 0.01, 0.05), "A07": (0.1, None, None)},
+            "b": {"A07": (0.2, 0.25, 0.3), "A08": (float("nan"), None, None)},
+        }
+    )
     axes = figure.axes[0]
     first, second = ([bar.get_width() for bar in bars] for bars in axes.containers if hasattr(bars, "patches"))
     assert [text.get_text() for text in axes.get_yticklabels()] == ["A07", "A08", "pooled"]
@@ -295,17 +302,24 @@ def test_published_scores(tmp_path):
 def draw_some(folder: str) -> dict[str, str]:
     """SHA-256 of every file of two figures from fixed data: curves, markers and an image; hatches."""
     scores = np.random.default_rng(1).normal(0, 1, 300)
-    figures = {"scatter": plots.score_scatter(scores, scores > 0, 0),
-               "attacks": plots.attack_eer({name: {"A07": (0.1, None, None)} for name in "abcd"})}
+    figures = {
+        "scatter": plots.score_scatter(scores, scores > 0, 0),
+        "attacks": plots.attack_eer({name: {"A07": (0.1, None, None)} for name in "abcd"}),
+    }
     paths = [path for name, figure in figures.items() for path in plots.save(figure, Path(folder, name))]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def test_same_data_same_bytes(tmp_path):
     code = "import sys; sys.path[:0] = ['.', 'tests']; import test_plots; print(test_plots.draw_some(sys.argv[1]))"
-    other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "other")], cwd=Path(plots.__file__).parent,
-                           env=os.environ | {"PYTHONHASHSEED": "5", "TZ": "Asia/Tokyo"}, check=True,
-                           capture_output=True, text=True)
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "other")],
+        cwd=Path(plots.__file__).parent,
+        env=os.environ | {"PYTHONHASHSEED": "5", "TZ": "Asia/Tokyo"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert str(draw_some(tmp_path / "here")) == other.stdout.strip()
 
 
