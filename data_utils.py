@@ -5,8 +5,8 @@ Corpus(root, track).partition(name) gives a partition's trials and files; prefli
 
 import os
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,14 +76,15 @@ def _parse_trial(columns: list[str], where: str) -> Trial:
 
 @dataclass(frozen=True)
 class Partition:
-    """Trials of one partition and the folder that holds their flac files."""
+    """Trials of one partition and the folder that holds their flac files, or in `files` the file of each utt_id."""
 
     name: str
     trials: list[Trial]
     folder: Path
+    files: Mapping[str, Path | str] = field(default_factory=dict)
 
     def path(self, trial: Trial) -> Path:
-        return self.folder / f"{trial.utt_id}.flac"
+        return Path(self.files.get(trial.utt_id, self.folder / f"{trial.utt_id}.flac"))
 
     def missing(self) -> list[str]:
         """utt_ids without a file; one listing of the folder, as asking 71,237 times takes minutes on a network disk."""
@@ -190,11 +191,10 @@ class Loader(DataLoader):
         super().__init__(
             dataset,
             num_workers=min(num_workers, os.cpu_count() or 1, len(dataset)),
-            collate_fn=_collate,
             worker_init_fn=_leave_signals_to_parent,
             generator=torch.Generator().manual_seed(0),
             pin_memory=torch.cuda.is_available(),
-            **options,
+            **{"collate_fn": _collate, **options},
         )
 
     def __iter__(self):
@@ -217,6 +217,18 @@ def train_loader(partition: Partition, length: int, config: Config, epoch: int, 
 def score_loader(partition: Partition, length: int, config: Config) -> Loader:
     """Batches ((B, length) float32, (B,) int64) of every trial in protocol order."""
     return Loader(SpeechDataset(partition, length), config.num_workers, batch_size=config.batch_size)
+
+
+def tolerant_loader(partition: Partition, length: int, num_workers: int, batches: Sequence[Sequence[int]]) -> Loader:
+    """Batches of the given trial indices: ((B, length) float32 of what can be read, a UserError or None for each)."""
+    dataset = SpeechDataset(partition, length)
+    return Loader(dataset, num_workers, batch_sampler=batches, collate_fn=_collate_readable)
+
+
+def _collate_readable(items: list[tuple[np.ndarray, int] | UserError]) -> tuple[torch.Tensor, list[UserError | None]]:
+    waveforms = [item[0] for item in items if not isinstance(item, UserError)]
+    errors = [item if isinstance(item, UserError) else None for item in items]
+    return torch.from_numpy(np.stack(waveforms)) if waveforms else torch.empty(0), errors
 
 
 def _collate(items: list[tuple[np.ndarray, int] | UserError]) -> tuple[torch.Tensor, torch.Tensor] | UserError:
