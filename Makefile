@@ -11,6 +11,7 @@ demo: $(VENV)/requirements
 
 test: $(VENV)/requirements-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
 # One pip call installs everything: asked for alone, another package could pull a second torch.
