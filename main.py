@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 import evaluation
 from cli import Parser, UserError, run, write_text
-from config import Config, load_config, save_config, to_dict
+from config import Config, load_config, require, save_config, to_dict
 from data_utils import BONAFIDE, PARTITIONS, Corpus, preflight, score_loader, train_loader
 from inference import Detector
 from models import build_model
@@ -58,25 +58,26 @@ def main() -> int | None:
     if args.eval:
         return evaluate_only(config, data, folder, device)
     training = Training(config, data, folder, device, args.init)
-    if args.resume is None:
-        make_folder(folder, config, args.overwrite)
-    else:
+    if args.resume is not None:
         training.restore()
-    return run_to_end(training)
+        return run_to_end(training, new=False)
+    return run_to_end(training, new=make_folder(folder, config, args.overwrite))
 
 
-def run_to_end(training: "Training") -> int:
-    """Run; Ctrl-C and SIGTERM finish the step, save, and say how to go on. A run that saved nothing is removed."""
+def run_to_end(training: "Training", new: bool) -> int:
+    """Run; Ctrl-C and SIGTERM finish the step, save, and say how to go on.
+
+    A `new` folder is removed when a user's mistake shows before anything was saved in it.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, training.on_signal)
-    last = training.folder / "weights" / "last.pth"
     try:
         training.run()
     except Stopped as stopped:
         print(f"stopped; go on with: python main.py --resume {training.folder}", file=sys.stderr)
         return 128 + stopped.signal
     except UserError:
-        if not last.exists():
+        if new and not (training.folder / "weights" / "last.pth").exists():
             shutil.rmtree(training.folder)
         raise
     return 0
@@ -113,28 +114,38 @@ def parse_arguments():
 
 
 def resolve(args) -> tuple[Config, Path]:
-    """The run's configuration, command line over file, and its folder. Raises UserError."""
-    folder = Path(args.resume) if args.resume else None
-    config = load_config(folder / "config.conf" if folder else args.config)
+    """The run's configuration, command line over file, and its folder; a resumed run keeps its own."""
     given = {name: getattr(args, name) for name in ("database_path", "seed", "num_epochs", "batch_size")}
-    config = replace(config, **{name: value for name, value in given.items() if value is not None})
-    if args.eval_model_weights:
-        config = replace(config, model_path=args.eval_model_weights)
-    if folder is None:
+    given = {name: value for name, value in given.items() if value is not None}
+    folder = Path(args.resume or "")
+    if not args.resume:
+        config = replace(load_config(args.config), **given)
         name = f"{config.track}_{Path(args.config).stem}_ep{config.num_epochs}_bs{config.batch_size}"
         folder = Path(args.output_dir) / (f"{name}_{args.comment}" if args.comment else name)
+    if args.resume is not None:
+        config = load_config(folder / "config.conf")
+        for name in given.keys() - {"database_path"}:  # data may have moved, the rest would be another run
+            require(given[name] == getattr(config, name), name, f"the run's {getattr(config, name)}", given[name])
+        config = replace(config, database_path=given.get("database_path", config.database_path))
+    if args.eval_model_weights:
+        config = replace(config, model_path=args.eval_model_weights)
     return config, folder
 
 
-def make_folder(folder: Path, config: Config, overwrite: bool) -> None:
-    """A fresh run folder. Raises UserError rather than mix two runs or delete what is no run."""
+def make_folder(folder: Path, config: Config, overwrite: bool) -> bool:
+    """Make the run folder; returns whether it was not there (--eval may have left scores in it).
+
+    Raises UserError rather than mix two runs or delete what is no run.
+    """
     if (folder / "config.conf").exists() and overwrite:
         shutil.rmtree(folder)
     elif folder.exists() and any(folder.glob("weights/*.pth")):
         raise UserError(f"run folder {folder} holds a run", "--resume, --overwrite or another --comment", "neither")
+    new = not folder.exists()
     for part in ("metrics", "scores", "weights"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     save_config(config, folder / "config.conf")
+    return new
 
 
 # ----------------------------------------------------------------------------------------------------------- data
@@ -226,7 +237,7 @@ class Training:
     """One run; `run()` is the loop. Raises UserError when the configuration, the data and the weights do not fit."""
 
     def __init__(self, config: Config, data: Data, folder: Path, device: torch.device, init: str | None):
-        self.config, self.data, self.folder, self.device = config, data, folder, device
+        self.config, self.data, self.folder, self.device, self.init = config, data, folder, device, init
         seed_everything(config)
         self.model = load_initial(config, init).to(device)
         self.swa = AveragedModel(self.model)
@@ -406,7 +417,7 @@ class Training:
             parameters = sum(p.numel() for p in self.model.parameters())
             trials = {name: len(partition.trials) for name, partition in self.data.partitions.items()}
             versions = {"torch": torch.__version__, "device": str(self.device), "threads": torch.get_num_threads()}
-            self.log.event("start", parameters=parameters, trials=trials, **versions)
+            self.log.event("start", parameters=parameters, trials=trials, init=self.init, **versions)
             self.log.line(HEADER)
 
     def log_epoch(self, loss: float, speed: float, dev: dict, averaged: bool) -> None:
