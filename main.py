@@ -275,7 +275,7 @@ class Training:
         """One pass over the training set, from where the progress stands; returns the mean loss."""
         config, progress = self.config, self.progress
         loader = self.train_loader(progress.epoch, skip=progress.step * config.batch_size)
-        self.model.train().to(memory_format=torch.contiguous_format)  # scoring's layout halves its speed
+        self.model.train().to(memory_format=torch.contiguous_format)  # scoring's layout trains slower
         for x, y in self.watch(loader, f"epoch {progress.epoch + 1}", done=progress.step):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule(progress.epoch * self.steps_per_epoch + progress.step)

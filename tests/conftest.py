@@ -56,3 +56,13 @@ def assert_user_error(done: subprocess.CompletedProcess, *words: str) -> None:
     assert lines[0].startswith("error: "), done.stderr
     for word in words:
         assert word in lines[0], done.stderr
+
+
+class Malice:
+    """An object that makes a file when it is unpickled carelessly."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))

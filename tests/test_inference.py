@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import TINY_MODEL, assert_user_error, run_command
+from conftest import TINY_MODEL, Malice, assert_user_error, run_command
 
 import audio
 from config import Config
@@ -109,6 +109,13 @@ def test_wrong_arguments(tmp_path):
     assert_user_error(run_command("inference.py"), "--model")
     done = run_command("inference.py", "--model", tmp_path / "none.pth", "--audio", "x.wav")
     assert_user_error(done, "cannot read checkpoint", "none.pth")
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    torch.save({"format": 1, "config": {}, "model": Malice(tmp_path / "ran")}, tmp_path / "bad.pth")
+    done = run_command("inference.py", "--model", tmp_path / "bad.pth", "--audio", "x.wav")
+    assert_user_error(done, "bad.pth", "tensors and plain values only")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_help_ends_well():

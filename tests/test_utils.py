@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import ROOT, TINY_MODEL
+from conftest import ROOT, TINY_MODEL, Malice
 
 from cli import UserError
 from config import Config, OptimConfig, load_config
@@ -116,14 +116,6 @@ def test_bare_official_state_dicts_are_recognised(shared, tmp_path, name, prefix
     torch.save({prefix + key: value for key, value in weights.items()}, tmp_path / "bare.pth")
     _, checkpoint = load_model(tmp_path / "bare.pth")
     assert checkpoint["config"]["model_config"] == load_config(ROOT / "config" / f"{name}.conf").model_config
-
-
-class Malice:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 def bad_checkpoint(kind: str, path, tmp_path) -> None:
