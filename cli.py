@@ -36,7 +36,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call `main` and exit: 0 or what it returns, 2 on a `UserError`, 130 on Ctrl-C, 141 on a closed pipe."""
+    """Call `main` and exit: 0 or what it returns, 130 on Ctrl-C, 141 on a closed pipe.
+
+    2 with one line on a `UserError`, and on an OSError that nobody caught: a full disk, a folder without permission.
+    """
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -49,6 +52,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:  # `… | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except OSError as error:
+        print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 

@@ -77,7 +77,7 @@ def run_to_end(training: "Training", new: bool) -> int:
         print(f"stopped; go on with: python main.py --resume {training.folder}", file=sys.stderr)
         return 128 + stopped.signal
     except UserError:
-        if new and not (training.folder / "weights" / "last.pth").exists():
+        if new and not any(training.folder.glob("weights/*.pth")):
             shutil.rmtree(training.folder)
         raise
     return 0

@@ -101,7 +101,10 @@ def learning_rate(c: OptimConfig, steps_per_epoch: int, epochs: int) -> Callable
 def save_checkpoint(path: str | os.PathLike, fields: dict[str, Any]) -> None:
     """Write tensors and plain values whole or not at all; equal fields give equal bytes."""
     with replacing(path) as temporary, temporary.open("wb") as file:  # by name, torch would store the temporary one
-        torch.save({"format": CHECKPOINT_FORMAT, **fields}, file)
+        try:
+            torch.save({"format": CHECKPOINT_FORMAT, **fields}, file)
+        except RuntimeError as error:  # torch's own, over the system's: no space left
+            raise UserError(f"cannot write {path}: {error.__context__ or error}") from error
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def test_folder_that_cannot_be_made(tmp_path):
         ("return 1", 1, ""),
         ("raise UserError('no', 1, 2)", 2, "error: no — expected 1, found 2\n"),
         ("Parser().parse_args(['--x'])", 2, "error: unrecognized arguments: --x (see -c --help)\n"),
+        ("open('/nowhere/x', 'w')", 2, "error: /nowhere/x: No such file or directory\n"),
         ("raise KeyboardInterrupt", 130, "interrupted\n"),
         ("raise BrokenPipeError", 141, ""),
     ],

@@ -1,11 +1,13 @@
 import json
 import math
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import pytest
 import torch
-from conftest import ROOT, TINY_MODEL, Malice
+from conftest import ROOT, TINY_MODEL, Malice, assert_user_error
 
 from cli import UserError
 from config import Config, OptimConfig, load_config
@@ -99,6 +101,20 @@ def test_checkpoint_carries_its_model(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
     )
+
+
+def test_a_full_disk_is_said_and_costs_no_earlier_file(tmp_path):
+    save(tmp_path / "a.pth")
+    before = (tmp_path / "a.pth").read_bytes()
+    script = (
+        "import resource, torch; from utils import save_checkpoint; from cli import run\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
+        f"run(lambda: save_checkpoint({str(tmp_path / 'a.pth')!r}, {{'model': torch.zeros(100_000)}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert_user_error(done, "cannot write", "a.pth", "File too large")
+    assert (tmp_path / "a.pth").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_equal_checkpoints_are_equal_files(tmp_path):
