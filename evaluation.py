@@ -123,17 +123,22 @@ def evaluate(
     result["decisions"] = [
         {"at": at} | decide(scores.bonafide, scores.spoof, value)._asdict() for at, value in thresholds.items()
     ]
-    attacks, counts = np.unique(scores.attack[~scores.is_bonafide], return_counts=True)
-    result["per_attack"] = {
-        str(name): {"n": int(n), "eer_percent": values[f"eer/{name}"] * 100, "min_tdcf": values.get(f"min_tdcf/{name}")}
-        for name, n in zip(attacks, counts, strict=True)
-        if attacks.tolist() != ["-"]
-    }
+    result["per_attack"] = _per_attack(scores, values)
     result["group_by"], result["groups"] = group_by, {}
     if group_by not in (None, "attack"):  # attacks have their own table
         result["groups"] = _evaluate_groups(scores, rates, cost_model, group_by)
     result["warnings"] = scores.warnings + _suspicions(scores, eer, asv)
     return result
+
+
+def _per_attack(scores: Scores, values: dict[str, float]) -> dict[str, dict]:
+    """{attack: {n, eer_percent, min_tdcf}} from a battery's values; empty where no attack is known."""
+    attacks, counts = np.unique(scores.attack[~scores.is_bonafide], return_counts=True)
+    return {
+        str(name): {"n": int(n), "eer_percent": values[f"eer/{name}"] * 100, "min_tdcf": values.get(f"min_tdcf/{name}")}
+        for name, n in zip(attacks, counts, strict=True)
+        if attacks.tolist() != ["-"]
+    }
 
 
 def _evaluate_groups(scores: Scores, rates: AsvErrorRates | None, cost_model: CostModel, name: str) -> dict:
