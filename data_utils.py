@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 import audio
 from cli import UserError
 from config import Config
+from score_files import BONAFIDE, SPOOF
 
-SPOOF, BONAFIDE = 0, 1  # labels; a score is logits[:, BONAFIDE]
 PARTITIONS = ("train", "dev", "eval")
 OFFICIAL_COUNTS = {
     "LA": {"train": 25_380, "dev": 24_844, "eval": 71_237},

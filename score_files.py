@@ -15,6 +15,8 @@ import numpy as np
 from cli import UserError, write_text
 from metrics import AsvScores
 
+SPOOF, BONAFIDE = 0, 1  # labels; a score is logits[:, BONAFIDE]
+
 # ---------------------------------------------------------------------------------------------------------- text files
 
 MAX_LINE = 10_000  # bytes; the longest real protocol line has about 120

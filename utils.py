@@ -154,8 +154,7 @@ def recognise(weights: dict[str, Any], path: str | os.PathLike) -> dict:
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)}
     for conf in sorted(CONFIGS.glob("*.conf")):
         model_config = load_config(conf).model_config
-        with torch.device("meta"):
-            own = build_model(model_config).state_dict()
+        own = build_model(model_config).state_dict()
         if shapes == {name: tuple(tensor.shape) for name, tensor in own.items()}:
             return model_config
     known = ", ".join(conf.stem for conf in sorted(CONFIGS.glob("*.conf")))

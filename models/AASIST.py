@@ -96,8 +96,8 @@ class Model(nn.Module):
         freq_aug: mask random neighbouring filters; only in training mode.
         """
         e = self.encode(x, mask=freq_aug and self.training).abs()  # (B, C, N_S, N_T)
-        spectral = e.amax(dim=3).mT + self.pos_S  # (B, N_S, C)
-        temporal = e.amax(dim=2).mT  # (B, N_T, C)
+        spectral = e.amax(dim=3).transpose(1, 2) + self.pos_S  # (B, N_S, C)
+        temporal = e.amax(dim=2).transpose(1, 2)  # (B, N_T, C)
         spectral = self.pool_S(self.GAT_layer_S(spectral))
         temporal = self.pool_T(self.GAT_layer_T(temporal))
 

@@ -145,7 +145,7 @@ class HeteroGraphAttention(nn.Module):
     def _update_master(self, x: Tensor, master: Tensor) -> Tensor:
         """The master attends to every node: (B, 1, D_out)."""
         logits = torch.tanh(self.att_projM(x * master)) @ self.att_weightM  # (B, N, 1)
-        attention = torch.softmax(logits / self.temperature, dim=1).mT  # (B, 1, N)
+        attention = torch.softmax(logits / self.temperature, dim=1).transpose(1, 2)  # (B, 1, N)
         return self.proj_with_attM(attention @ x) + self.proj_without_attM(master)
 
 

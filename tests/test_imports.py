@@ -8,12 +8,15 @@ import pytest
 from conftest import ROOT
 
 # DESIGN's levels. cli (errors, exit codes, atomic writes) lies below all; plots takes arrays only, so that evaluation
-# may draw; metrics is the arithmetic of evaluation, score_files its readers and writers.
+# may draw; metrics is the arithmetic of evaluation, score_files its readers and writers. Below inference: weights
+# (checkpoints by name, their cards), decoding (files → samples, ahead), engines (what runs a model), verdict (scores →
+# results), journal (results on disk).
 LEVELS = {
-    "cli": 0, "metrics": 1, "plots": 1, "config": 1, "audio": 1, "score_files": 2, "demo_corpus": 2,
-    "evaluation": 3, "models": 3, "data_utils": 3, "utils": 4, "inference": 5, "main": 6, "comprehensive_eval": 6,
+    "cli": 0, "metrics": 1, "plots": 1, "config": 1, "audio": 1, "journal": 1, "score_files": 2, "demo_corpus": 2,
+    "weights": 2, "decoding": 2, "evaluation": 3, "models": 3, "data_utils": 3, "verdict": 3, "utils": 4, "engines": 5,
+    "explain": 5, "export": 6, "inference": 6, "main": 7, "comprehensive_eval": 7, "gradio_app": 7,
 }  # fmt: skip
-HEAVY = {"av", "gradio", "librosa", "matplotlib", "onnxruntime", "sklearn", "tensorboard"}
+HEAVY = {"av", "gradio", "librosa", "matplotlib", "onnx", "onnxruntime", "openvino", "sklearn", "tensorboard"}
 
 
 def rooms() -> list[str]:

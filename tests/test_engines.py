@@ -1,0 +1,308 @@
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import ROOT, TINY_MODEL
+
+import audio
+import engines
+from cli import UserError
+from data_utils import Corpus
+from engines import OnnxEngine, OpenVinoEngine, TorchEngine, export_onnx, exported_path, load, probe, read_exported
+from models import build_model
+from utils import load_model, save_checkpoint
+from weights import Card, file_sha256
+
+EXPORTED = [OnnxEngine, OpenVinoEngine]
+NB_SAMP = TINY_MODEL["nb_samp"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """A checkpoint of a tiny model with threshold 0.5."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("tiny") / "tiny.pth"
+    fields = {"config": {"model_config": TINY_MODEL}, "model": build_model(TINY_MODEL).state_dict(), "threshold": 0.5}
+    save_checkpoint(path, fields)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny_onnx(tiny) -> Path:
+    """The same exported."""
+    model, checkpoint = load_model(tiny)
+    export_onnx(model, Card.of(checkpoint, tiny), tiny.with_suffix(".onnx"))
+    return tiny.with_suffix(".onnx")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty folder of weights."""
+    monkeypatch.setenv("AASIST_WEIGHTS", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def python(code: str, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=os.environ)
+
+
+def changed(path: Path, change, tmp_path: Path) -> Path:
+    """A copy of an exported model to which `change` was done."""
+    model = onnx.load(path)
+    change(model)
+    (tmp_path / "changed.onnx").write_bytes(model.SerializeToString())
+    return tmp_path / "changed.onnx"
+
+
+# ------------------------------------------------------------------------------------------------- the same logits
+
+
+@pytest.mark.slow
+def test_genuine_speech_gets_torchs_logits(shared):
+    path = shared / "fixtures" / "weights" / "AASIST.pth"
+    trials = Corpus(shared / "data" / "LA_mini", "LA").partition("eval")
+    chunks = np.stack([audio.fit(audio.read(trials.path(trial)), 64_600) for trial in trials.trials[:6]])
+    expected = load(path, "torch", device="cpu")[0].logits(chunks)
+    for name in ("onnx", "openvino"):
+        engine, card = load(path, name)
+        assert (engine.name, engine.precision, engine.nb_samp) == (name, "fp32", 64_600)
+        assert card.threshold == pytest.approx(1.4934322834014893)
+        np.testing.assert_allclose(engine.logits(chunks), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", EXPORTED)
+def test_exported_models_give_torchs_logits_at_every_batch(tiny, tiny_onnx, engine):
+    chunks = 0.1 * torch.randn(7, NB_SAMP, generator=torch.Generator().manual_seed(1))
+    expected = TorchEngine(load_model(tiny)[0]).logits(chunks)
+    assert expected.shape == (7, 2) and expected.dtype == np.float64
+    exported = engine(tiny_onnx, threads=1)
+    for size in (exported.batch_size, 3):
+        exported.batch_size = size
+        for x in (chunks, chunks.numpy()):
+            np.testing.assert_allclose(exported.logits(x), expected, atol=1e-5)
+    assert exported.logits(chunks[:0]).shape == (0, 2)
+
+
+def test_torch_splits_and_leaves_the_mode_as_it_was(tiny):
+    engine = TorchEngine(load_model(tiny)[0])
+    chunks = torch.randn(9, NB_SAMP)
+    for training in (True, False):
+        engine.model.train(training)
+        logits = engine.logits(chunks)
+        assert engine.model.training is training
+    with torch.inference_mode():
+        np.testing.assert_allclose(logits, engine.model(chunks)[1], atol=1e-5)
+    assert engine.logits(chunks.numpy()[:0]).shape == (0, 2)
+
+
+def test_bf16_is_near_fp32(tiny):
+    model, chunks = load_model(tiny)[0], probe(NB_SAMP)
+    fp32, bf16 = (TorchEngine(model, precision=precision).logits(chunks) for precision in ("fp32", "bf16"))
+    assert 0 < np.abs(fp32 - bf16).max() < 0.2
+
+
+def test_scoring_by_an_exported_model_does_not_import_torch(tiny, tiny_onnx):
+    code = """
+import sys, engines
+for engine in ("onnx", "openvino"):
+    loaded, card = engines.load(sys.argv[1], engine)
+    assert loaded.logits(engines.probe(loaded.nb_samp)).shape == (3, 2) and card.threshold == 0.5
+print("torch" in sys.modules)"""
+    done = python(code, tiny_onnx)
+    assert done.stdout == "False\n", done.stderr
+
+
+# --------------------------------------------------------------------------------------------------- which engine
+
+
+def test_the_exported_copy_is_made_once_and_then_preferred(tiny, cache, capsys):
+    assert load(tiny, device="cpu")[0].name == "torch"
+    for name in ("onnx", "openvino"):
+        engine, card = load(tiny, name)
+        assert engine.name == name and card == Card.of(load_model(tiny)[1], tiny)
+    assert capsys.readouterr().err.count("note: ") == 1
+    assert list((cache / "onnx").iterdir()) == [exported_path(file_sha256(tiny))]
+    assert load(tiny, device="cpu")[0].name == "openvino"
+    assert load(tiny, precision="bf16", device="cpu")[0].name == "torch"
+
+
+def test_a_gpu_in_the_machine_is_left_to_torch(tiny, tiny_onnx, monkeypatch):
+    exported_path(file_sha256(tiny)).parent.mkdir(parents=True)
+    exported_path(file_sha256(tiny)).write_bytes(tiny_onnx.read_bytes())
+    monkeypatch.setattr(engines, "NVIDIA", tiny)  # any file that exists
+    assert load(tiny)[0].name == "torch"
+    assert load(tiny, device="cpu")[0].name == "openvino"
+
+
+@pytest.mark.parametrize(
+    "engine, precision, device, words",
+    [
+        ("onnx", "fp32", "cuda", "computes on the CPU"),
+        ("torch", "fp32", "cpu", "cannot run .* by torch"),
+        ("onnx", "bf16", "cpu", "no bf16"),
+        ("onnx", "int8", "cpu", "is fp32 .*export.py --int8"),
+    ],
+)
+def test_what_an_exported_model_cannot_do(tiny_onnx, engine, precision, device, words):
+    with pytest.raises(UserError, match=words):
+        load(tiny_onnx, engine, precision, device)
+
+
+def test_what_a_checkpoint_cannot_do(tiny, tmp_path):
+    with pytest.raises(UserError, match="fp32 or bf16"):
+        load(tiny, "torch", "int8")
+    with pytest.raises(UserError, match="no int8 copy"):
+        load(tiny, "auto", "int8")
+    with pytest.raises(UserError, match="cannot read checkpoint .*none.pth"):
+        load(tmp_path / "none.pth")
+
+
+def test_emulated_bf16_is_said(tiny, capsys):
+    load(tiny, "torch", "bf16", "cpu")
+    assert ("emulates bf16" in capsys.readouterr().err) is ("bf16" not in Path("/proc/cpuinfo").read_text())
+
+
+def test_bf16_only_where_the_cpu_has_it(tiny_onnx):
+    import openvino
+
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        engine = load(tiny_onnx, "openvino", "bf16")[0]
+        assert engine.precision == "bf16"
+        assert np.isfinite(engine.logits(probe(NB_SAMP))).all()
+    else:
+        with pytest.raises(UserError, match="this CPU computes no bf16"):
+            load(tiny_onnx, "openvino", "bf16")
+
+
+@pytest.mark.parametrize(
+    "missing, engine, words",
+    [
+        (["openvino"], "openvino", "openvino is missing"),
+        (["onnxruntime"], "onnx", "onnxruntime is missing"),
+        (["onnx"], "openvino", "onnx is missing"),
+        (["openvino", "onnxruntime"], "auto", "no package runs an exported model"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(tiny_onnx, missing, engine, words):
+    code = """
+import sys
+sys.modules |= dict.fromkeys(sys.argv[3:])
+import cli, engines
+cli.run(lambda: print(engines.load(sys.argv[1], sys.argv[2])))"""
+    done = python(code, tiny_onnx, engine, *missing)
+    assert done.returncode == 2
+    assert words in done.stderr and "pip install -r requirements-export.txt" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_auto_takes_what_is_installed(tiny_onnx):
+    code = "import sys; sys.modules['openvino'] = None; import engines; print(engines.load(sys.argv[1])[0].name)"
+    assert python(code, tiny_onnx).stdout == "onnx\n"
+
+
+def test_threads_follow_the_environment(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert engines._threads() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,2")
+    assert engines._threads() == os.cpu_count()
+
+
+# ------------------------------------------------------------------------------------------------- files of others
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04" * 50, bytes(1000)])
+def test_garbage_is_refused(tmp_path, content):
+    (tmp_path / "bad.onnx").write_bytes(content)
+    with pytest.raises(UserError, match="bad.onnx"):
+        load(tmp_path / "bad.onnx")
+
+
+def test_a_truncated_or_flipped_file_ends_in_one_error_or_in_numbers(tiny_onnx, tmp_path):
+    data, rng = tiny_onnx.read_bytes(), np.random.default_rng(0)
+    for number in range(20):
+        damaged = bytearray(data[: rng.integers(len(data))] if number % 2 else data)
+        damaged[rng.integers(len(damaged))] ^= 255
+        (tmp_path / "bad.onnx").write_bytes(damaged)
+        with suppress(UserError):
+            assert load(tmp_path / "bad.onnx")[0].logits(probe(NB_SAMP)).shape == (3, 2)
+
+
+def test_a_model_without_a_card_is_refused(tiny_onnx, tmp_path):
+    with pytest.raises(UserError, match="carries no model card"):
+        load(changed(tiny_onnx, lambda model: model.ClearField("metadata_props"), tmp_path))
+
+
+@pytest.mark.parametrize("where", ["initializer", "attribute"])
+def test_no_other_file_is_read(tiny_onnx, tmp_path, where):
+    def refer(model):
+        constant = next(node for node in model.graph.node if node.op_type == "Constant")
+        tensor = model.graph.initializer[0] if where == "initializer" else constant.attribute[0].t
+        tensor.data_location = tensor.EXTERNAL
+        tensor.external_data.add(key="location", value="secret")
+
+    with pytest.raises(UserError, match="reference to another file"):
+        load(changed(tiny_onnx, refer, tmp_path))
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_an_operator_of_a_library_is_refused(tiny_onnx, tmp_path, engine):
+    def invent(model):
+        model.graph.node[0].op_type, model.graph.node[0].domain = "Evil", "evil.so"
+        model.opset_import.add(domain="evil.so", version=1)
+
+    with pytest.raises(UserError, match="cannot run"):
+        load(changed(tiny_onnx, invent, tmp_path), engine)
+
+
+def test_a_chunk_of_petabytes_is_refused(tiny_onnx, tmp_path):
+    def blow(model):
+        model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value = 1 << 50
+
+    with pytest.raises(UserError, match="chunks of 1 to"):
+        load(changed(tiny_onnx, blow, tmp_path))
+
+
+# ------------------------------------------------------------------------------------------------------- exporting
+
+
+def test_export_is_one_file_with_the_card_and_without_selu(tiny, tiny_onnx):
+    assert read_exported(tiny_onnx).card == Card.of(load_model(tiny)[1], tiny)
+    operators = {node.op_type for node in onnx.load(tiny_onnx).graph.node}
+    assert "Elu" in operators and "Selu" not in operators
+    assert tiny_onnx.stat().st_size < 1 << 20
+
+
+def test_another_models_file_does_not_pass(tiny, tiny_onnx):
+    assert engines.largest_difference(load_model(tiny)[0], tiny_onnx) < engines.TOLERANCE
+    torch.manual_seed(1)
+    assert engines.largest_difference(build_model(TINY_MODEL).eval(), tiny_onnx) > engines.TOLERANCE
+
+
+def test_what_differs_is_not_written(tiny, tmp_path):
+    class Fickle(torch.nn.Module):
+        """Gives other logits each time, which no exported graph does."""
+
+        nb_samp, calls = NB_SAMP, 0
+
+        def __init__(self):
+            super().__init__()
+            self.inner = load_model(tiny)[0]
+
+        def forward(self, x):
+            self.calls += 1
+            hidden, logits = self.inner(x)
+            return hidden, logits + 0.01 * self.calls
+
+    card = Card("fickle", "0", TINY_MODEL)
+    (tmp_path / "out.onnx").write_bytes(b"earlier")
+    with pytest.raises(UserError, match="not written: .*logits within 0.0001"):
+        export_onnx(Fickle(), card, tmp_path / "out.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
+    assert (tmp_path / "out.onnx").read_bytes() == b"earlier"

@@ -1,0 +1,167 @@
+import threading
+import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+import weights
+from cli import UserError
+from metrics import Calibration
+from weights import OFFICIAL, Card, locate
+
+
+class Server(ThreadingHTTPServer):
+    """Answers every request with `status` and `body`, piece by piece `pause` seconds apart; counts them."""
+
+    daemon_threads = True
+    status, body, pause, asked = 200, b"", 0.0, 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked += 1
+        self.send_response(self.server.status)
+        self.end_headers()
+        step = 1 << 16 if not self.server.pause else 16
+        for first in range(0, len(self.server.body), step):
+            try:
+                self.wfile.write(self.server.body[first : first + step])
+            except OSError:  # the client has had enough
+                return
+            time.sleep(self.server.pause)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch) -> Server:
+    """A mirror that the environment names, with tmp_path/cache as the folder of weights."""
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AASIST_WEIGHTS_URL", f"http://127.0.0.1:{server.server_port}/mirror/")
+        monkeypatch.setenv("AASIST_WEIGHTS", str(tmp_path / "cache"))
+        yield server
+        server.shutdown()
+
+
+def assert_refused(tmp_path, *words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        locate("AASIST")
+    for word in words:
+        assert word in str(refused.value)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_weights_are_downloaded_once(server, shared, tmp_path, name):
+    server.body = (shared / "fixtures" / "weights" / f"{name}.pth").read_bytes()
+    for _ in range(2):
+        path = locate(name)
+        assert path == tmp_path / "cache" / f"{name}.pth"
+        assert path.read_bytes() == server.body
+    assert server.asked == 1
+    assert [file.name for file in path.parent.iterdir()] == [f"{name}.pth"]
+
+
+def test_a_changed_download_is_refused(server, shared, tmp_path):
+    good = (shared / "fixtures" / "weights" / "AASIST.pth").read_bytes()
+    server.body = good[:-1] + bytes([good[-1] ^ 1])
+    assert_refused(tmp_path, "not the official AASIST", OFFICIAL["AASIST"].sha256, "found")
+    server.body = good[: len(good) // 2]
+    assert_refused(tmp_path, "not the official AASIST")
+
+
+def test_a_changed_file_in_the_cache_is_refused(server, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "AASIST.pth").write_bytes(b"other")
+    with pytest.raises(UserError, match=f"delete it.*{OFFICIAL['AASIST'].sha256}"):
+        locate("AASIST")
+    assert server.asked == 0
+
+
+def test_what_goes_wrong_on_the_way_says_what_to_do(server, tmp_path):
+    server.status = 404
+    by_hand = f"put it at {tmp_path / 'cache' / 'AASIST.pth'}"
+    assert_refused(tmp_path, "cannot download", "404", "/mirror/AASIST.pth", by_hand)
+    server.shutdown()
+    server.server_close()
+    assert_refused(tmp_path, "cannot download", "refused", by_hand)
+
+
+def test_too_much_is_not_read(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "MAX_BYTES", 1 << 20)
+    server.body = bytes(2 << 20)
+    assert_refused(tmp_path, "at most 1048576 bytes")
+
+
+def test_a_slow_server_is_left(server, tmp_path, monkeypatch):
+    server.body, server.pause = bytes(1 << 10), 0.2
+    monkeypatch.setattr(weights, "DOWNLOAD_SECONDS", 0.5)  # a little now and then
+    assert_refused(tmp_path, "not done in 0.5 s")
+    server.pause = 5
+    monkeypatch.setattr(weights, "DOWNLOAD_SECONDS", 600)
+    monkeypatch.setattr(weights, "SILENT_SECONDS", 0.5)  # nothing at all
+    assert_refused(tmp_path, "timed out")
+
+
+def test_an_address_that_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("AASIST_WEIGHTS_URL", "nowhere")
+    monkeypatch.setenv("AASIST_WEIGHTS", str(tmp_path / "cache"))
+    assert_refused(tmp_path, "cannot download nowhere/AASIST.pth")
+
+
+def test_a_file_goes_before_a_name_and_a_folder_does_not(server, shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    server.body = (shared / "fixtures" / "weights" / "AASIST.pth").read_bytes()
+    (tmp_path / "AASIST").mkdir()
+    assert locate("AASIST") == tmp_path / "cache" / "AASIST.pth"
+    (tmp_path / "AASIST").rmdir()
+    (tmp_path / "AASIST").touch()
+    assert locate("AASIST").absolute() == tmp_path / "AASIST"
+
+
+@pytest.mark.parametrize("model", ["none.pth", "aasist", "", "AASIST/../x", "a\0b", "."])
+def test_neither_a_file_nor_a_name(model):
+    with pytest.raises(UserError, match="cannot read checkpoint .*one of AASIST, AASIST-L"):
+        locate(model)
+
+
+def test_card_comes_back_from_json():
+    card = Card("a", "00", {"nb_samp": 8000})
+    full = replace(
+        card,
+        trained_on="LA",
+        threshold=1.5,
+        calibration=Calibration(2.0, -1.0),
+        dev_scores={"bonafide": [1.0, 2.5], "spoof": [-3.0]},
+    )
+    for each in (card, full):
+        assert Card.from_json(each.to_json()) == each
+
+
+CARD = '{"name": "a", "sha256": "0", "model_config": {}, "calibration": null'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        CARD,
+        CARD + ', "other": 1}',
+        CARD + ', "threshold": "high"}',
+        CARD + ', "threshold": NaN}',
+        CARD + ', "dev_scores": {"bonafide": [1]}}',
+        CARD + ', "dev_scores": {"bonafide": ["x"], "spoof": []}}',
+        CARD.replace("null", '{"a": 1}') + "}",
+        CARD.replace("null", '{"a": 1, "b": []}') + "}",
+        CARD.replace('"a"', "1") + "}",
+    ],
+)
+def test_what_is_no_card_is_refused(text):
+    with pytest.raises(UserError, match="no model card"):
+        Card.from_json(text)
