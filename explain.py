@@ -1,0 +1,78 @@
+"""What a model's score of a chunk rests on: Grad-CAM at the filter bank through which AASIST and its kin listen.
+
+    model, _ = utils.load_model("models/weights/AASIST.pth")
+    found = explain.saliency(model, audio.fit(audio.read("sample.flac"), model.nb_samp))
+
+Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) weights an activation by the gradient of the evidence with
+respect to it, and keeps what speaks for the target. The activation here is the bank's output, whose axes are frequency
+and time. Gradient and activation are multiplied point by point, as in HiResCAM (Draelos and Carin, arXiv 2011.08891):
+Grad-CAM's mean of the gradient over time would leave each band with one weight for the whole chunk.
+
+A map shows what this model's score reacts to. It is no proof of a forgery, nor of its place.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from audio import SAMPLE_RATE
+from cli import UserError
+from models.layers import SincBank
+
+COLUMN = SAMPLE_RATE // 100  # samples: 10 ms
+NEIGHBOURS = (3, 9)  # bands × columns to average: AASIST's pooling passes a gradient to one band in three; 90 ms
+SIGN = {"spoof": -1, "bonafide": 1}  # of the score, logits[:, 1], as evidence for each target
+
+
+class Saliency(NamedTuple):
+    """How much each band speaks for the target at each moment of a chunk."""
+
+    start: float  # seconds into the file
+    seconds: float
+    frequencies: np.ndarray  # (F,) Hz, rising: the centre of each band
+    weight: np.ndarray  # (F, T) float32 in [0, 1], T columns of equal width; 1 = most; all 0 if nothing speaks for it
+
+
+def saliency(model: nn.Module, chunk: np.ndarray, start: float = 0.0, target: str = "spoof") -> Saliency:
+    """The map of `chunk`, (samples,) at 16 kHz, which begins `start` seconds into its file.
+
+    The evidence of "spoof" is the negative score, −logits[:, 1]; that of "bonafide" is the score. The products are
+    averaged with their signs and only then cut at 0: cut first, they show little but the speech's energy, and random
+    weights give nearly the same map (the sanity check of Adebayo et al., NeurIPS 2018, arXiv 1810.03292).
+    The model stays as it was. Raises UserError when it has no filter bank.
+    """
+    from scipy.ndimage import uniform_filter
+
+    bank = getattr(model, "conv_time", None)
+    if not isinstance(bank, SincBank):
+        raise UserError("this model's scores cannot be explained", "a filter bank `conv_time`", type(model).__name__)
+    # The bank's output y stands for the activation |y| that the model reads: y · ∂/∂y = |y| · ∂/∂|y|.
+    y, gradient = _output_and_gradient(model, bank, chunk, SIGN[target])
+    evidence = F.adaptive_avg_pool1d(y * gradient, max(len(chunk) // COLUMN, 1))  # (F, T)
+    weight = uniform_filter(evidence.cpu().numpy(), NEIGHBOURS).clip(min=0)
+    return Saliency(start, len(chunk) / SAMPLE_RATE, centres(bank), weight / (weight.max() or 1))
+
+
+def _output_and_gradient(
+    model: nn.Module, bank: SincBank, chunk: np.ndarray, sign: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output of the bank (F, samples - taps + 1), and the gradient of sign · score with respect to it."""
+    outputs, training = [], model.training
+    hook = bank.register_forward_hook(lambda module, inputs, output: outputs.append(output.requires_grad_()))
+    try:
+        with torch.enable_grad():
+            _, logits = model.eval()(torch.as_tensor(chunk, device=bank.bank.device)[None])
+            gradients = torch.autograd.grad(sign * logits[0, 1], outputs)  # leaves the parameters' own alone
+    finally:
+        hook.remove()
+        model.train(training)
+    return outputs[0].detach()[0], gradients[0][0]
+
+
+def centres(bank: SincBank) -> np.ndarray:
+    """(F,) Hz: the centre of gravity of each filter's power response."""
+    power = np.abs(np.fft.rfft(bank.bank[:, 0].cpu().numpy(), 4096)) ** 2  # (F, 2049)
+    return power @ np.fft.rfftfreq(4096, 1 / SAMPLE_RATE) / power.sum(axis=1)
