@@ -4,6 +4,7 @@ Level below all other rooms: standard library only.
 """
 
 import argparse
+import io
 import os
 import sys
 import tempfile
@@ -40,6 +41,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
     2 with one line on a `UserError`, and on an OSError that nobody caught: a full disk, a folder without permission.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes are printed as they are
     try:
         code = main() or 0
         sys.stdout.flush()

@@ -196,7 +196,7 @@ def score(detector: Detector, data: DataSet, folder: Path, identity: dict, num_w
     to_do = [batch for batch in batches if not all(names[row] in scores for row in batch)]
     if not to_do:
         return scores, errors
-    loader = tolerant_loader(data.partition(), detector.model.nb_samp, num_workers, to_do)
+    loader = tolerant_loader(data.partition(), detector.engine.nb_samp, num_workers, to_do)
     bar = tqdm(desc=data.name, total=len(names), initial=len(names) - sum(map(len, to_do)), unit="utt", disable=None)
     with (folder / PARTIAL).open("a", encoding="utf-8") as file, bar:
         for batch, (waveforms, problems) in zip(to_do, loader, strict=True):
@@ -321,8 +321,8 @@ def summarise(args, data: DataSet, detector: Detector, errors: dict, done: Evalu
     if args.max_files:
         trials += f"; chosen by --max_files {args.max_files}, not comparable with published numbers"
     lines = [f"checkpoint  {args.checkpoint}", f"labels      {data.source}", f"trials      {trials}"]
-    if detector.threshold is not None:
-        lines.append(f"threshold   {detector.threshold:.6g} ({detector.threshold_source}): the rows 'given'")
+    if detector.card.threshold is not None:
+        lines.append(f"threshold   {detector.card.threshold:.6g} ({detector.card.threshold_source}): the rows 'given'")
     lines.append(f"missing     {len(errors) or 'none'}")
     lines += [f"  {name}: {error}" for name, error in errors.items()]
     lines += [f"warning: {name}: {text}" for name, other in done.results.items() for text in other["warnings"]]
@@ -351,14 +351,14 @@ def evaluate_data_set(args, data: DataSet, detector: Detector) -> int:
         "trials": len(names),
         "trials_sha256": hashlib.sha256(repr([names.tolist(), attacks.tolist(), data.keys()]).encode()).hexdigest(),
         "batch_size": args.batch_size,
-        "device": detector.device.type,
+        "device": detector.engine.device,
     }
     scores, errors = score(detector, data, folder, identity, args.num_workers)
     for error in errors.values():
         print(f"error: {error}", file=sys.stderr)
     there = [row for row, name in enumerate(names.tolist()) if name in scores]
     keys, values = np.array(data.keys())[there], [scores[name] for name in names[there].tolist()]
-    done = evaluate(args, data, scores, detector.threshold)
+    done = evaluate(args, data, scores, detector.card.threshold)
     write_scores(folder / "scores.txt", names[there], attacks[there], keys, values)
     summary = summarise(args, data, detector, errors, done)
     write_text(folder / "results_summary.txt", summary)

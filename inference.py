@@ -1,146 +1,442 @@
 """Score audio: is this speech bona fide or spoofed?
 
-    python inference.py --model models/weights/AASIST.pth --audio sample.m4a
-    python inference.py --model exp_result/LA_AASIST_ep100_bs24/weights/swa.pth --audio a.flac b.wav --threshold 1.5
+    python inference.py --audio sample.m4a                                  # the authors' AASIST, downloaded once
+    python inference.py --model weights/swa.pth --audio_dir samples/ --batch --save_json
+    python inference.py --audio sample.mp3 --visualize --explain            # inference_results/sample.png
+    python inference.py --list files.txt --scores scores.txt --aggregate first    # for evaluation.py, as published
+    arecord -q -t raw -f S16_LE -r 16000 -c 1 | python inference.py --stream -
 
 A score is the model's bona fide logit: higher = more bona fide; above the threshold the verdict is "bona fide". It is
-no probability. Every scoring in this repository, that of training too, goes through `Detector`.
+no probability. Every scoring in this repository, that of training too, goes through `Detector`. docs/inference.md says
+what verdicts, thresholds and conditions mean.
 """
 
+import os
 import sys
-from collections.abc import Iterable
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-import audio
+from audio import SAMPLE_RATE, AudioError, Chunker, Facts, Recording, fit
 from cli import Parser, UserError, run
-from data_utils import BONAFIDE
-from utils import load_model, pick_device
+from decoding import recordings
+from engines import Engine, load
+from journal import Journal, part_path, write_csv, write_scores
+from score_files import BONAFIDE
+from verdict import AGGREGATES, NAMES, Chunk, Judge, Result, Settings, line, operating_point, report, summary
+from weights import OFFICIAL, Card, locate
 
-# Thresholds of released weights, which carry none: by SHA-256, the EER point of the authors' scores on LA eval.
-PUBLISHED_THRESHOLDS = {"51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0": 1.4934322834014893}
+if TYPE_CHECKING:  # torch takes longer to import than an exported model to give its first score
+    from torch import Tensor
+
+SILENCE = 1e-3  # of full scale: a chunk that is nowhere louder has no score
+PICTURED_SECONDS = 600  # longer recordings are drawn without waveform and spectrogram
+ROLLING_SECONDS = 30  # what a stream's verdict looks back on
+# What `--audio_dir` takes up; files named one by one may have any ending.
+ENDINGS = frozenset((
+    ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4b",
+    ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".oga", ".ogg", ".opus", ".ra", ".snd",
+    ".spx", ".ts", ".w64", ".wav", ".webm", ".wma", ".wmv",
+))  # fmt: skip
 
 
-class Result(NamedTuple):
-    """What one file gets. `verdict` is "bonafide", "spoof" or None where no threshold is known."""
+@dataclass
+class _Timeline:
+    """A file whose chunks are being scored."""
 
     path: Path
-    seconds: float
-    score: float
-    verdict: str | None
-    chunk_starts: np.ndarray  # (C,) seconds
-    chunk_scores: np.ndarray  # (C,)
+    starts: list[float] = field(default_factory=list)  # s
+    scores: list[float | None] = field(default_factory=list)
+    waiting: int = 0  # chunks not scored yet
+    outcome: Facts | AudioError | None = None  # None: still being read
 
 
 class Detector:
-    """A model with the scoring loop around it.
+    """An engine with the scoring loop around it. card: what is known of the weights (None: of a model in training)."""
 
-    model: (hidden, logits (B, 2)) from chunks (B, model.nb_samp); threshold: scores above it are bona fide (None: not
-    known); threshold_source: where it comes from, for people.
-    """
-
-    def __init__(self, model: nn.Module, device: str | torch.device = "cpu"):
-        self.device = torch.device(device)
-        on_cpu = self.device.type == "cpu"
-        # On a CPU convolutions score 1.6 times as fast in this layout; four chunks at a time need 1 GB.
-        layout = torch.channels_last if on_cpu else torch.contiguous_format
-        self.batch_size = 4 if on_cpu else 64
-        self.model = model.to(self.device, memory_format=layout)
-        self.threshold: float | None = None
-        self.threshold_source = "none known for these weights; give one with --threshold"
+    def __init__(self, engine: Engine, card: Card | None = None):
+        self.engine, self.card = engine, card
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "auto") -> "Detector":
-        """The detector that a checkpoint of ours, or a bare official state dict, holds. Raises UserError."""
-        model, checkpoint = load_model(path)
-        detector = cls(model, pick_device(device))
-        if checkpoint.get("threshold") is not None:
-            detector.threshold, detector.threshold_source = checkpoint["threshold"], "EER point on the dev set"
-        elif checkpoint["sha256"] in PUBLISHED_THRESHOLDS:
-            detector.threshold = PUBLISHED_THRESHOLDS[checkpoint["sha256"]]
-            detector.threshold_source = "EER point of the published LA eval scores"
-        return detector
+    def from_checkpoint(
+        cls, model: str | Path, device: str = "auto", engine: str = "torch", precision: str = "fp32"
+    ) -> "Detector":
+        """The detector in a checkpoint of ours, a bare official state dict or an exported model; or an official name.
 
-    def score(self, waveforms: np.ndarray | Tensor | Iterable) -> np.ndarray:
+        Raises UserError.
+        """
+        return cls(*load(locate(str(model)), engine, precision, str(device)))
+
+    def score(self, waveforms: "np.ndarray | Tensor | Iterable") -> np.ndarray:
         """Scores (N,) float64 of waveforms (N, samples), or of the batches (B, samples) that an iterable gives.
 
-        A batch may be a tuple that starts with the waveforms, as a loader's is. The model's mode is left as it was.
+        A batch may be a tuple that starts with the waveforms, as a loader's is.
         """
-        if isinstance(waveforms, np.ndarray | Tensor):
-            waveforms = [torch.as_tensor(waveforms)]
-        scores, training = [np.empty(0)], self.model.training
-        self.model.eval()
+        batches = [waveforms] if hasattr(waveforms, "shape") else waveforms
+        waveforms = (batch[0] if isinstance(batch, tuple | list) else batch for batch in batches)
+        return np.concatenate([np.empty(0), *(self.engine.logits(batch)[:, BONAFIDE] for batch in waveforms)])
+
+    def judge(self, threshold: float | None = None, target_far: float | None = None, **settings) -> Judge:
+        """How this detector's scores become verdicts; `settings` as in `verdict.Settings`. Raises UserError."""
+        point = operating_point(self.card, threshold, target_far)
+        return Judge(self.card, Settings(*point, **settings), self.engine.nb_samp / SAMPLE_RATE)
+
+    def score_file(self, path: str | Path, judge: Judge | None = None) -> Result:
+        """Read, score and judge one file of any format and length."""
+        return next(self.score_files([Path(path)], judge or self.judge()))
+
+    def score_files(self, paths: Iterable[Path], judge: Judge, workers: int = 0) -> Iterator[Result]:
+        """The result of every file, in order; batches run across files, `workers` processes decode ahead (0: none)."""
+        hop = max(1, round(self.engine.nb_samp * (1 - judge.settings.overlap)))
+        for file in self._timelines(paths, hop, judge.settings.channel, workers):
+            seconds = file.outcome.seconds if isinstance(file.outcome, Facts) else 0.0
+            ends = [min(start + judge.chunk_seconds, seconds) for start in file.starts]
+            chunks = [Chunk(*values) for values in zip(file.starts, ends, file.scores, strict=True)]
+            yield judge(file.path, file.outcome, chunks)
+
+    def score_stream(self, source: BinaryIO, hop: int) -> Iterator[Chunk]:
+        """Chunks, `hop` samples apart, of raw PCM (16-bit little-endian, mono, 16 kHz) as soon as each is complete."""
+        chunker, heard, stray = Chunker(self.engine.nb_samp, hop), 0, b""
+        while piece := source.read1(2 * SAMPLE_RATE // 10):
+            piece = stray + piece
+            whole = len(piece) // 2 * 2
+            samples, stray = np.frombuffer(piece[:whole], "<i2").astype(np.float32) / 32768, piece[whole:]
+            heard += len(samples)
+            yield from self._stream_chunks(*chunker.feed(samples), heard)
+        if heard:
+            yield from self._stream_chunks(*chunker.end(), heard)
+
+    def _stream_chunks(self, chunks: np.ndarray, starts: np.ndarray, heard: int) -> Iterator[Chunk]:
+        for chunk, start in zip(chunks, starts, strict=True):
+            end = min(start + len(chunk), heard)
+            yield Chunk(start / SAMPLE_RATE, end / SAMPLE_RATE, None if is_silent(chunk) else self._score([chunk])[0])
+
+    def _timelines(self, paths: Iterable[Path], hop: int, channel: int | None, workers: int) -> Iterator[_Timeline]:
+        """Each file, in order, once all its chunks are scored."""
+        files: deque[_Timeline] = deque()
+        batch: list[tuple[_Timeline, int, np.ndarray]] = []  # file, number of the chunk, chunk
+
+        def take(file: _Timeline, chunks: np.ndarray, starts: np.ndarray) -> None:
+            for chunk, start in zip(chunks, starts, strict=True):
+                file.starts.append(start / SAMPLE_RATE)
+                file.scores.append(None)
+                if not is_silent(chunk):
+                    file.waiting += 1
+                    batch.append((file, len(file.scores) - 1, chunk))
+                if len(batch) == self.engine.batch_size:
+                    score_batch()
+
+        def score_batch() -> None:
+            for (file, number, _), score in zip(batch, self._score([chunk for *_, chunk in batch]), strict=True):
+                file.scores[number] = score
+                file.waiting -= 1
+            batch.clear()
+
+        for path, recording in recordings(paths, workers, channel):
+            files.append(file := _Timeline(path))
+            chunker = Chunker(self.engine.nb_samp, hop)
+            try:
+                for block in recording:
+                    take(file, *chunker.feed(block))
+                take(file, *chunker.end())
+                file.outcome = recording.facts
+            except AudioError as error:
+                file.outcome = error
+            while files and not files[0].waiting:
+                yield files.popleft()
+        score_batch()
+        yield from files
+
+    def _score(self, chunks: list[np.ndarray]) -> list[float]:
+        """Raises UserError when the model gives no number."""
+        scores = self.score(np.stack(chunks)) if chunks else np.empty(0)
+        if not np.isfinite(scores).all():
+            raise UserError("the model gives no score", "a finite number (is the checkpoint sound?)", "NaN or infinity")
+        return scores.tolist()
+
+
+def is_silent(chunk: np.ndarray) -> bool:
+    return np.abs(chunk).max() < SILENCE
+
+
+# -------------------------------------------------------------------------------------------------- files and results
+
+
+def find_files(args) -> list[Path]:
+    """The files asked for, each once, in order. Raises UserError when there are none."""
+    files = [Path(name) for name in args.audio]
+    if args.list:
         try:
-            with torch.inference_mode():
-                for batch in waveforms:
-                    batch = batch[0] if isinstance(batch, tuple | list) else batch
-                    for x in batch.split(self.batch_size):
-                        _, logits = self.model(x.to(self.device, non_blocking=True))
-                        scores.append(logits[:, BONAFIDE].double().cpu().numpy())
-        finally:
-            self.model.train(training)
-        return np.concatenate(scores)
-
-    def score_file(self, path: str | Path) -> Result:
-        """Read and score one file of any format and length. Raises UserError when it cannot be read.
-
-        The utterance score is that of the first chunk: so published scores and every threshold here are made.
-        """
-        samples = audio.read(path)
-        chunks, starts = audio.chunks(samples, self.model.nb_samp)
-        scores = self.score(chunks)
-        seconds = len(samples) / audio.SAMPLE_RATE
-        return Result(Path(path), seconds, scores[0], self.verdict(scores[0]), starts / audio.SAMPLE_RATE, scores)
-
-    def verdict(self, score: float) -> str | None:
-        if self.threshold is None:
-            return None
-        return "bonafide" if score > self.threshold else "spoof"
+            text = sys.stdin.read() if args.list == "-" else Path(args.list).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read list {args.list}", "a text file with a path on each line", error) from error
+        files += [Path(name) for name in text.splitlines() if name.strip()]
+    for name in args.audio_dir:
+        files += files_below(Path(name), args.recursive)
+    if not files:
+        raise UserError("nothing to score", "at least one file", "none")
+    return list(dict.fromkeys(files))
 
 
-def format_result(result: Result, detector: Detector) -> str:
-    """A few lines for people."""
-    verdict = {"bonafide": "bona fide", "spoof": "spoof", None: "none"}[result.verdict]
-    threshold = "–" if detector.threshold is None else f"{detector.threshold:.4f}"
-    lines = [
-        f"{result.path}  ({result.seconds:.2f} s)",
-        f"  verdict    {verdict}",
-        f"  score      {result.score:.4f}   (higher = more bona fide)",
-        f"  threshold  {threshold}   ({detector.threshold_source})",
-        "  chunks",
-    ]
-    for start, score in zip(result.chunk_starts, result.chunk_scores, strict=True):
-        end = min(start + detector.model.nb_samp / audio.SAMPLE_RATE, result.seconds)
-        mark = " below the threshold" if detector.verdict(score) == "spoof" else ""
-        lines.append(f"    {start:8.2f} – {end:.2f} s {score:10.4f}{mark}")
-    return "\n".join(lines)
+def files_below(folder: Path, recursive: bool) -> list[Path]:
+    """Audio and video files by their endings, sorted; what is left out is said. Raises UserError if it is no folder."""
+    if not folder.is_dir():
+        raise UserError(f"--audio_dir {folder}", "a folder", "a file" if folder.exists() else "nothing there")
+    there = sorted(path for path in (folder.rglob("*") if recursive else folder.iterdir()) if path.is_file())
+    found = [path for path in there if path.suffix.lower() in ENDINGS]
+    if others := len(there) - len(found):
+        print(f"note: {others} files in {folder} have no ending of audio or video and are left out", file=sys.stderr)
+    if not found:
+        raise UserError(f"--audio_dir {folder}", "audio or video files", "none" if recursive else "none (--recursive?)")
+    return found
+
+
+class Processes:
+    """The processes that torchrun started, this one among them; without torchrun this one alone."""
+
+    def __init__(self):
+        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if self.size > 1:
+            from datetime import timedelta
+
+            from torch import distributed
+
+            # A share of the files may take days longer than another.
+            distributed.init_process_group("gloo", timeout=timedelta(days=30))
+
+    def share(self, value: list) -> list:
+        """The first process's value, in all of them; each waits until all are here."""
+        if self.size > 1:
+            from torch import distributed
+
+            box = [value]
+            distributed.broadcast_object_list(box)
+            distributed.barrier()
+            value = box[0]
+        return value
+
+
+def score_batch(detector: Detector, judge: Judge, files: list[Path], args) -> int:
+    """Score the files that the journal does not hold, print and write what was asked for; returns the exit code."""
+    processes, names = Processes(), [str(file) for file in files]
+    header = judge.header() | {"engine": {"name": detector.engine.name, "precision": detector.engine.precision}}
+    path, journal = journal_path(args), None
+    if path and processes.rank == 0:
+        journal = Journal(path, header, args.overwrite)
+        journal.gather(names)
+    to_do = processes.share([file for file in files if journal is None or str(file) not in journal.places])
+    if done := len(files) - len(to_do):
+        print(
+            f"note: {done} of {len(files)} files are in {path} already (--overwrite: score them anew)", file=sys.stderr
+        )
+    mine = to_do[processes.rank :: processes.size]
+    part = journal if processes.size == 1 or not path else Journal(part_path(path, processes.rank), header)
+    failures = 0
+    for result in watch(detector.score_files(mine, judge, min(args.workers, len(mine))), len(mine)):
+        show(result, judge, brief=args.batch or len(files) > 1)
+        failures += result.error is not None
+        if part:
+            part.append(result.to_dict())
+        if args.visualize:
+            picture(result, judge, detector, args)
+    processes.share([])
+    if journal:
+        journal.gather(names)
+        failures = sum(result["error"] is not None for result in journal.read(names))
+        failures += write_tables(journal, names, args)
+    return 0 if not failures else 1 if len(files) > 1 else 2
+
+
+def journal_path(args) -> Path | None:
+    """Where results are kept as they come: the JSON asked for, or a file beside the table that is made at the end."""
+    table = args.save_csv or args.scores
+    return Path(args.save_json) if args.save_json else Path(f"{table}.journal") if table else None
+
+
+def write_tables(journal: Journal, names: list[str], args) -> int:
+    """Write CSV and scores from the journal, which goes unless it was asked for; returns the files without a score."""
+    missing = []
+    if args.save_csv:
+        write_csv(Path(args.save_csv), journal.read(names))
+    if args.scores:
+        missing = write_scores(Path(args.scores), journal.read(names))
+        for name in missing:
+            print(f"error: {name} has no score: no line in {args.scores}", file=sys.stderr)
+    if not args.save_json:
+        journal.remove()
+    return len(missing)
+
+
+def watch(results: Iterator[Result], count: int) -> Iterator[Result]:
+    """The results under a progress bar, and at the end what they were and how fast they came."""
+    from tqdm import tqdm
+
+    hours, verdicts = 0.0, Counter()
+    with tqdm(total=count, unit="file", dynamic_ncols=True, disable=None if count > 1 else True) as bar:
+        started = time.monotonic()
+        for result in results:
+            hours += (result.seconds or 0) / 3600
+            verdicts["unreadable" if result.error else NAMES[result.verdict]] += 1
+            speed = 3600 * hours / (time.monotonic() - started)
+            yield result
+            bar.set_postfix_str(f"{speed:.0f} h of audio an hour", refresh=False)
+            bar.update()
+    if count > 1:
+        parts = ", ".join(f"{number} {name}" for name, number in verdicts.items())
+        print(f"{count} files: {parts}; {60 * hours:.1f} min of audio, {speed:.0f} h an hour", file=sys.stderr)
+
+
+def show(result: Result, judge: Judge, brief: bool) -> None:
+    """Print one result: a line, or all there is to say."""
+    from tqdm import tqdm
+
+    if result.error:
+        tqdm.write(f"error: {result.error}", file=sys.stderr)
+    if brief or not result.error:
+        tqdm.write(line(result) if brief else report(result, judge), file=sys.stdout)
+
+
+def picture(result: Result, judge: Judge, detector: Detector, args) -> None:
+    """Draw the recording and its scores to <output_dir>/<utt_id>.png and .pdf."""
+    import plots
+
+    if result.error:
+        return
+    samples = None
+    if result.seconds <= PICTURED_SECONDS:
+        samples = np.concatenate(list(Recording(result.path, args.channel)))
+    timeline = plots.Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
+    saliency = explain_lowest(result, samples, detector) if args.explain and samples is not None else None
+    lines = [("file", result.path.name), *summary(result, judge)]
+    figure = plots.recording(
+        samples, SAMPLE_RATE, timeline, judge.settings.threshold, result.regions, lines, saliency=saliency
+    )
+    plots.save(figure, Path(args.output_dir) / result.path.stem)
+
+
+def explain_lowest(result: Result, samples: np.ndarray, detector: Detector):
+    """What the lowest chunk's score rests on (None: no chunk has a score)."""
+    from explain import saliency
+
+    scored = [chunk for chunk in result.chunks if chunk.score is not None]
+    if not scored:
+        return None
+    start = min(scored, key=lambda chunk: chunk.score).start
+    chunk = fit(samples[round(start * SAMPLE_RATE) :], detector.engine.nb_samp)
+    return saliency(detector.engine.model, chunk, start)
+
+
+def stream(detector: Detector, judge: Judge) -> int:
+    """Print a line for every chunk of the raw PCM on stdin: its score, and the verdict over the last seconds."""
+    if sys.stdin.isatty():
+        raise UserError("--stream - reads raw PCM from stdin", "a pipe", "a terminal")
+    print(f"note: a verdict needs {judge.chunk_seconds:.2f} s of sound", file=sys.stderr)
+    hop = max(1, round(detector.engine.nb_samp * (1 - judge.settings.overlap)))
+    recent: deque[Chunk] = deque()
+    for chunk in detector.score_stream(sys.stdin.buffer, hop):
+        recent.append(chunk)
+        while recent[0].end <= chunk.end - ROLLING_SECONDS:
+            recent.popleft()
+        now = "silent" if chunk.score is None else f"{chunk.score:.4f} {NAMES[judge.verdict(chunk.score)]}"
+        score = judge.aggregate(recent)
+        whole = "" if score is None else f"{score:.4f} {NAMES[judge.verdict(score)]}"
+        print(f"{chunk.end:9.2f} s  {now:<20}  last {ROLLING_SECONDS} s: {whole}", flush=True)
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------ command line
+
+
+def parse_arguments():
+    parser = Parser(description=__doc__)
+    add = parser.add_argument_group("what to score").add_argument
+    add("--model", default="AASIST", metavar="PATH|NAME", help=f"checkpoint, exported model, or {', '.join(OFFICIAL)}")
+    add("--audio", nargs="+", default=[], metavar="FILE", help="any format that FFmpeg decodes, video too")
+    add("--audio_dir", nargs="+", default=[], metavar="DIR", help="every file with an ending of audio or video")
+    add("--recursive", action="store_true", help="with --audio_dir: folders below, too")
+    add("--list", metavar="FILE", help="a path on each line; - reads them from stdin")
+    add("--stream", "--microphone", nargs="?", const="-", choices=["-"], help="raw PCM from stdin: s16le, mono, 16 kHz")
+    add("--channel", type=int, metavar="N", help="only this one, counted from 1 (default: the mean of all)")
+
+    add = parser.add_argument_group("how to judge").add_argument
+    add("--threshold", type=float, help="scores above it are bona fide (default: the checkpoint's)")
+    add("--target_far", type=float, metavar="SHARE", help="the threshold that this share of dev spoofs passes")
+    add("--prior_spoof", type=float, default=0.5, metavar="P", help="spoofs to expect (default: %(default)s)")
+    add(
+        "--aggregate", choices=AGGREGATES, default="mean", help="a file's score from its chunks' (default: %(default)s)"
+    )
+    add(
+        "--overlap", type=float, metavar="SHARE", help="of neighbouring chunks (default: 0.5; --stream: a chunk each s)"
+    )
+
+    add = parser.add_argument_group("what to write").add_argument
+    for option, name in (("--save_json", "results.json"), ("--save_csv", "results.csv")):
+        add(option, nargs="?", const=name, metavar="PATH", help=f"(default: <output_dir>/{name})")
+    add("--scores", metavar="PATH", help="`utt_id score` lines, which evaluation.py reads")
+    add("--overwrite", action="store_true", help="score anew what is in --save_json already")
+    add("--visualize", action="store_true", help="a figure of each file in <output_dir>")
+    add("--explain", action="store_true", help="with --visualize: what the lowest chunk's score rests on")
+    add("--output_dir", default="inference_results", metavar="DIR", help="(default: %(default)s)")
+    add("--batch", action="store_true", help="a line per file, as always for more than one")
+
+    add = parser.add_argument_group("how to compute").add_argument
+    add("--engine", choices=("auto", "torch", "onnx", "openvino"), default="auto", help="auto: the fastest there is")
+    add("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--workers", type=int, default=min(4, os.cpu_count() or 1), metavar="N", help="processes that decode audio")
+    args = parser.parse_args()
+    check(parser, args)
+    return args
+
+
+def check(parser: Parser, args) -> None:
+    """Refuse what contradicts itself, and fill in what depends on other options."""
+    sources = bool(args.audio or args.audio_dir or args.list)
+    if sources == bool(args.stream):
+        parser.error("give --audio, --audio_dir or --list, or --stream")
+    within = {"overlap": (0, 0.95), "prior_spoof": (1e-6, 1 - 1e-6), "target_far": (0, 1), "workers": (0, 256)}
+    within |= {"channel": (1, 1024), "threshold": (-1e9, 1e9)}
+    for option, (low, high) in within.items():
+        if (value := getattr(args, option)) is not None and not low <= value <= high:
+            parser.error(f"--{option}: expected {low:g} … {high:g}, found {value:g}")
+    if args.threshold is not None and args.target_far is not None:
+        parser.error("--threshold and --target_far are two ways to say one thing: give one")
+    if args.explain:
+        if args.engine not in ("auto", "torch") or not args.visualize:
+            parser.error("--explain goes with --visualize and --engine torch")
+        args.engine = "torch"
+    for option in ("save_json", "save_csv"):
+        if getattr(args, option) in ("results.json", "results.csv"):
+            setattr(args, option, str(Path(args.output_dir) / getattr(args, option)))
 
 
 def main() -> int:
-    parser = Parser(description=__doc__)
-    parser.add_argument("--model", required=True, metavar="PATH", help="checkpoint (.pth), ours or an official one")
-    parser.add_argument("--audio", required=True, nargs="+", metavar="FILE", help="any format that FFmpeg decodes")
-    parser.add_argument("--threshold", type=float, help="scores above it are bona fide; default: the checkpoint's")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    args = parser.parse_args()
+    args = parse_arguments()
+    files = [] if args.stream else find_files(args)
+    if args.scores or args.visualize:
+        check_names(files)
+    detector = Detector.from_checkpoint(args.model, args.device, args.engine, args.precision)
+    if args.overlap is None:
+        args.overlap = 1 - SAMPLE_RATE / detector.engine.nb_samp if args.stream else 0.5
+    settings = {name: getattr(args, name) for name in ("prior_spoof", "aggregate", "overlap", "channel")}
+    judge = detector.judge(args.threshold, args.target_far, **settings)
+    return stream(detector, judge) if args.stream else score_batch(detector, judge, files, args)
 
-    detector = Detector.from_checkpoint(args.model, args.device)
-    if args.threshold is not None:
-        detector.threshold, detector.threshold_source = args.threshold, "given by --threshold"
-    failures = 0
-    for path in args.audio:
-        try:
-            print(format_result(detector.score_file(path), detector), flush=True)
-        except UserError as error:
-            if len(args.audio) == 1:
-                raise
-            print(f"error: {error}", file=sys.stderr)
-            failures += 1
-    return 1 if failures else 0
+
+def check_names(files: list[Path]) -> None:
+    """Score files and figures are named by utt_id. Raises UserError when two files share one or a name has blanks."""
+    seen = {}
+    for file in files:
+        if len(file.stem.split()) != 1:
+            raise UserError("--scores and --visualize name files without their ending", "no blanks", repr(file.stem))
+        if file.stem in seen:
+            raise UserError(f"two files are called {file.stem}", "names that differ", f"{seen[file.stem]} and {file}")
+        seen[file.stem] = file
 
 
 if __name__ == "__main__":

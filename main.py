@@ -29,9 +29,12 @@ from tqdm import tqdm
 import evaluation
 from cli import Parser, UserError, run, write_text
 from config import Config, load_config, require, save_config, to_dict
-from data_utils import BONAFIDE, PARTITIONS, Corpus, preflight, score_loader, train_loader
+from data_utils import PARTITIONS, Corpus, preflight, score_loader, train_loader
+from engines import TorchEngine
 from inference import Detector
+from metrics import fit_calibration
 from models import build_model
+from score_files import BONAFIDE
 from utils import (
     RunLog,
     build_optimizer,
@@ -168,12 +171,15 @@ class Data:
             else:
                 self.notes.append(f"no ASV scores at {path}: min t-DCF of {name} is not computed")
 
+    def is_bonafide(self, name: str) -> np.ndarray:
+        return np.array([trial.label == BONAFIDE for trial in self.partitions[name].trials])
+
     def evaluate(self, name: str, scores: np.ndarray) -> dict:
         """`evaluation.evaluate` of scores (N,) in protocol order, with the ASV scores of the same partition."""
         trials = self.partitions[name].trials
         utt_id, attack = np.array([t.utt_id for t in trials]), np.array([t.attack for t in trials])
-        is_bonafide = np.array([t.label == BONAFIDE for t in trials])
-        return evaluation.evaluate(evaluation.Scores(utt_id, scores, is_bonafide, attack), self.asv.get(name))
+        own = evaluation.Scores(utt_id, scores, self.is_bonafide(name), attack)
+        return evaluation.evaluate(own, self.asv.get(name))
 
     def write_scores(self, name: str, scores: np.ndarray, path: Path) -> None:
         """The score file of a partition, in protocol order."""
@@ -196,8 +202,8 @@ def evaluate_only(config: Config, data: Data, folder: Path, device: torch.device
     """--eval: score eval with the configured weights."""
     if not config.model_path:
         raise UserError("--eval needs weights", "model_path in the config, or --eval_model_weights", "none")
-    detector = Detector(load_initial(config, config.model_path), device)
-    loader = score_loader(data.partitions["eval"], detector.model.nb_samp, config)
+    detector = Detector(TorchEngine(load_initial(config, config.model_path), device))
+    loader = score_loader(data.partitions["eval"], detector.engine.nb_samp, config)
     data.report(detector.score(tqdm(loader, "score eval", leave=False, disable=None)), folder, config.eval_output)
 
 
@@ -267,7 +273,7 @@ class Training:
             progress.seconds += time.monotonic() - started
             self.log_epoch(loss, speed, dev, averaged)
             if improved and config.eval_all_best:
-                self.report_eval(Detector(self.model, self.device), f"epoch_{progress.epoch}")
+                self.report_eval(Detector(TorchEngine(self.model, self.device)), f"epoch_{progress.epoch}")
             self.save_last()
         self.finish()
 
@@ -299,7 +305,7 @@ class Training:
             return False
         self.progress.best_dev_eer = eer
         for name in (f"epoch_{self.progress.epoch}_{dev['eer_percent']:.3f}", "best"):
-            self.save(name, self.model, dev)
+            self.save(name, self.model, scores, dev)
         self.data.write_scores("dev", scores, self.folder / "scores" / "dev_best.txt")
         return True
 
@@ -327,7 +333,7 @@ class Training:
         update_bn(self.watch(self.train_loader(self.config.num_epochs), "SWA batch norm"), model, self.device)
         scores, dev = self.score_dev(model)
         self.data.write_scores("dev", scores, self.folder / "scores" / "dev_swa.txt")
-        self.save("swa", model, dev, swa_epochs=self.progress.swa_epochs)
+        self.save("swa", model, scores, dev, swa_epochs=self.progress.swa_epochs)
         print(f"SWA of epochs {self.progress.swa_epochs}: dev EER {dev['eer_percent']:.3f} %")
         for name in ("best", "swa"):
             path = self.folder / "weights" / f"{name}.pth"
@@ -348,7 +354,7 @@ class Training:
 
     def score_dev(self, model: nn.Module) -> tuple[np.ndarray, dict]:
         """Dev scores (N,) in protocol order and their metrics."""
-        scores = self.score(Detector(model, self.device), "dev")
+        scores = self.score(Detector(TorchEngine(model, self.device)), "dev")
         return scores, self.data.evaluate("dev", scores)
 
     def report_eval(self, detector: Detector, name: str) -> None:
@@ -358,7 +364,7 @@ class Training:
         self.log.event("eval", epoch=self.progress.epoch, checkpoint=name, **numbers)
 
     def score(self, detector: Detector, name: str) -> np.ndarray:
-        loader = score_loader(self.data.partitions[name], detector.model.nb_samp, self.config)
+        loader = score_loader(self.data.partitions[name], detector.engine.nb_samp, self.config)
         return detector.score(self.watch(loader, f"score {name}"))
 
     def watch(self, loader: Iterable, title: str, done: int = 0) -> Iterator:
@@ -373,8 +379,10 @@ class Training:
 
     # ----------------------------------------------------------------------------------------- files and log
 
-    def save(self, name: str, model: nn.Module, dev: dict, **more) -> None:
-        """weights/<name>.pth: what scoring and others' code need."""
+    def save(self, name: str, model: nn.Module, scores: np.ndarray, dev: dict, **more) -> None:
+        """weights/<name>.pth: what scoring and others' code need; with the dev scores, any operating point follows."""
+        is_bonafide = self.data.is_bonafide("dev")
+        kinds = {"bonafide": scores[is_bonafide], "spoof": scores[~is_bonafide]}
         fields = {
             "config": to_dict(self.config),
             "model": model.state_dict(),
@@ -382,7 +390,8 @@ class Training:
             "dev_eer": dev["eer_percent"] / 100,
             "dev_min_tdcf": dev["min_tdcf"],
             "threshold": dev["eer_threshold"],
-            "calibration": None,
+            "calibration": fit_calibration(scores, is_bonafide)._asdict(),
+            "dev_scores": {kind: torch.from_numpy(np.sort(values)).float() for kind, values in kinds.items()},
         }
         save_checkpoint(self.folder / "weights" / f"{name}.pth", fields | more)
 

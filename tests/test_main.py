@@ -100,6 +100,9 @@ def test_scores_and_metrics_agree_with_the_checkpoint(finished, tiny_corpus):
     best = load_checkpoint(finished / "weights" / "best.pth")
     assert best["dev_eer"] == pytest.approx(eer.eer)
     assert best["threshold"] == eer.threshold
+    for kind, own in (("bonafide", scores.bonafide), ("spoof", scores.spoof)):
+        np.testing.assert_array_equal(best["dev_scores"][kind], np.sort(own).astype(np.float32))
+    assert best["calibration"] == evaluation.fit_calibration(scores.score, scores.is_bonafide)._asdict()
     asv = tiny_corpus / "ASVspoof2019_LA_asv_scores" / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"
     result = evaluation.evaluate(
         evaluation.read_scores(finished / "scores" / "eval_swa.txt"), evaluation.read_asv_scores(asv)

@@ -1,0 +1,103 @@
+"""Results on disk: a JSON document that each result is appended to as it comes, and the tables made of it at the end.
+
+A header line, then a line per file: valid JSON after each. What a killed run wrote half is cut off when it is resumed.
+"""
+
+import csv
+import glob
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cli import UserError, replacing, write_text
+
+END = b"]}\n"
+CSV_COLUMNS = ("file", "utt_id", "verdict", "score", "llr", "probability_spoof", "seconds", "conditions", "regions")
+
+
+class Journal:
+    """The results in `path`; those of an earlier run with the same `header` stay, unless `overwrite`.
+
+    `places`: where each file's line begins. Raises UserError when `path` holds anything else, or cannot be written.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], overwrite: bool = False):
+        self.path, self.header, self.places = path, header, {}
+        first = json.dumps(header, allow_nan=False)[:-1] + ', "results": [\n'
+        if overwrite or not path.exists():
+            write_text(path, first + END.decode())
+        self.file = path.open("r+b")
+        if self.file.readline() != first.encode():
+            raise UserError(f"{path} is there (--overwrite?)", "results of this model and these settings", "others")
+        self.end = self.file.tell()
+        for line in self.file:
+            try:
+                self.places[json.loads(line.removeprefix(b","))["file"]] = self.end
+            except (ValueError, KeyError, TypeError):  # the end, or a line that was never finished
+                break
+            self.end += len(line)
+        self.file.seek(self.end)
+        self.file.truncate()
+        self.file.write(END)
+        self.file.flush()
+
+    def append(self, result: dict[str, Any]) -> None:
+        """Add one result; the document is whole again when this returns."""
+        line = b"," * bool(self.places) + json.dumps(result, allow_nan=False).encode() + b"\n"
+        self.file.seek(self.end)
+        self.file.write(line + END)
+        self.file.flush()
+        self.places[result["file"]] = self.end
+        self.end += len(line)
+
+    def read(self, files: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """The results of `files`, in that order."""
+        for file in files:
+            self.file.seek(self.places[file])
+            yield json.loads(self.file.readline().removeprefix(b","))
+
+    def gather(self, order: Iterable[str]) -> None:
+        """Take in the parts' results, in `order`, and remove the parts."""
+        parts = [Journal(path, self.header) for path in self.path.parent.glob(f"{glob.escape(self.path.name)}.part*")]
+        for file in order:
+            holders = [part for part in parts if file in part.places and file not in self.places]
+            for result in holders[0].read([file]) if holders else ():
+                self.append(result)
+        for part in parts:
+            part.remove()
+
+    def remove(self) -> None:
+        self.file.close()
+        self.path.unlink()
+
+
+def part_path(path: Path, rank: int) -> Path:
+    """Where one of several processes keeps its results until `Journal.gather`."""
+    return path.with_name(f"{path.name}.part{rank}")
+
+
+def write_csv(path: Path, results: Iterable[dict[str, Any]]) -> None:
+    """A row per result, whole or not at all; conditions by name, regions as `from-to` in seconds, both by `;`."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        table = csv.DictWriter(file, CSV_COLUMNS, extrasaction="ignore")
+        table.writeheader()
+        for result in results:
+            conditions = ";".join(condition["name"] for condition in result["conditions"])
+            regions = ";".join(f"{region['start']:.2f}-{region['end']:.2f}" for region in result["regions"])
+            table.writerow(result | {"conditions": conditions, "regions": regions})
+
+
+def write_scores(path: Path, results: Iterable[dict[str, Any]]) -> list[str]:
+    """Lines `utt_id score` with every digit, whole or not at all; returns the files that have no score and no line."""
+    missing = []
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        for result in results:
+            if result["score"] is None:
+                missing.append(result["file"])
+            else:
+                file.write(f"{result['utt_id']} {result['score']!r}\n")
+    return missing

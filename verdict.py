@@ -1,0 +1,244 @@
+"""Scores of a recording's chunks → its score, its suspicious regions and a verdict; docs/inference.md explains them.
+
+A verdict is "bonafide", "spoof", or "abstain" where a score would mean nothing. `Result.to_dict` is what files hold.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from audio import SAMPLE_RATE, AudioError, Facts
+from cli import UserError
+from metrics import threshold_at_far
+from weights import Card
+
+SCHEMA = "aasist.inference/1"
+MIN_ACTIVE_SECONDS = 0.5  # of sound; in less there is no speech to judge
+SHORT_SECONDS = 2.0  # of sound; less is little to go by
+MAX_CLIPPED = 0.001  # share of samples at full scale
+LOWEST = 3  # chunks that `topk` averages
+AGGREGATES = {
+    "mean": np.mean,
+    "median": np.median,
+    "min": np.min,
+    "topk": lambda scores: np.sort(scores)[:LOWEST].mean(),
+    "first": lambda scores: scores[0],
+}
+BY_SELECTION = ("min", "topk")  # the lowest of many chunks is low by selection, not by evidence alone
+MAX_LISTED_CHUNKS = 20  # in text; files have them all
+
+
+class Condition(NamedTuple):
+    """Something about a recording that its score suffers from."""
+
+    name: str
+    detail: str
+
+
+class Chunk(NamedTuple):
+    """From and to (seconds), and the score; None for a silent chunk, which has none."""
+
+    start: float
+    end: float
+    score: float | None
+
+
+class Region(NamedTuple):
+    """A passage of neighbouring chunks at or below the threshold: from and to (seconds), the lowest chunk's score."""
+
+    start: float
+    end: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one chooses about a scoring; docs/inference.md says how."""
+
+    threshold: float | None  # scores above it are bona fide
+    threshold_source: str
+    prior_spoof: float = 0.5  # the share of spoofs to expect
+    aggregate: Literal["mean", "median", "min", "topk", "first"] = "mean"
+    overlap: float = 0.5  # share of a chunk that the next one covers again
+    channel: int | None = None  # counted from 1; None: the mean of all
+
+
+def operating_point(card: Card, threshold: float | None, target_far: float | None) -> tuple[float | None, str]:
+    """A threshold and where it comes from: given, or with the share `target_far` of dev spoofs above, or the card's.
+
+    Raises UserError when the checkpoint has no dev scores to find it on.
+    """
+    if threshold is not None:
+        return threshold, "given by --threshold"
+    if target_far is None:
+        return card.threshold, card.threshold_source
+    if card.dev_scores is None:
+        raise UserError("--target_far needs the dev scores of a checkpoint trained here", "dev_scores", "none")
+    spoof = np.array(card.dev_scores["spoof"])
+    return threshold_at_far(spoof, target_far), f"at most {100 * target_far:g} % of {len(spoof)} dev spoofs are above"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one file gets. `error` says why it could not be read (None: it was)."""
+
+    path: Path
+    verdict: Literal["bonafide", "spoof", "abstain"] = "abstain"
+    score: float | None = None  # higher = more bona fide
+    llr: float | None = None  # the calibrated score: natural logarithm of a likelihood ratio, bona fide over spoof
+    probability_spoof: float | None = None
+    probability_note: str = "no score"
+    seconds: float | None = None
+    conditions: tuple[Condition, ...] = ()
+    regions: tuple[Region, ...] = ()
+    chunks: tuple[Chunk, ...] = ()
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; every key is always there."""
+        lists = {name: [item._asdict() for item in getattr(self, name)] for name in ("conditions", "regions", "chunks")}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "path"}
+        return {"file": str(self.path), "utt_id": self.path.stem} | values | lists
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Turns chunk scores into results. chunk_seconds: what the model hears at once."""
+
+    card: Card
+    settings: Settings
+    chunk_seconds: float
+
+    def __call__(self, path: Path, outcome: Facts | AudioError, chunks: Sequence[Chunk]) -> Result:
+        """The result of a file from its facts, or why it has none, and its chunks in order of time."""
+        if isinstance(outcome, AudioError):
+            return Result(path, conditions=(Condition(outcome.condition, str(outcome)),), error=str(outcome))
+        score = self.aggregate(chunks)
+        unfit = self._unfit(outcome, score)
+        return Result(
+            path,
+            "abstain" if unfit else self.verdict(score),
+            score,
+            *self._calibrated(score, len(chunks)),
+            outcome.seconds,
+            (*unfit, *self._cautions(outcome)),
+            tuple(regions(chunks, self.settings.threshold)),
+            tuple(chunks),
+        )
+
+    def aggregate(self, chunks: Iterable[Chunk]) -> float | None:
+        """One score of many; None when every chunk is silent."""
+        scores = np.array([chunk.score for chunk in chunks if chunk.score is not None])
+        return float(AGGREGATES[self.settings.aggregate](scores)) if len(scores) else None
+
+    def verdict(self, score: float) -> Literal["bonafide", "spoof", "abstain"]:
+        """What a score means at the threshold; where none is known, nothing."""
+        threshold = self.settings.threshold
+        return "abstain" if threshold is None else "bonafide" if score > threshold else "spoof"
+
+    def caution(self) -> str:
+        if self.card.trained_on is None:
+            return "it is not known what these weights were trained on"
+        return f"trained on {self.card.trained_on}; it errs far more often on other speech, attacks and channels"
+
+    def header(self) -> dict[str, Any]:
+        """What all results of a scoring share, as plain values."""
+        model = {name: getattr(self.card, name) for name in ("name", "sha256", "trained_on")}
+        settings = asdict(self.settings) | {"chunk_seconds": self.chunk_seconds}
+        return {"schema": SCHEMA, "model": model, "settings": settings, "caution": self.caution()}
+
+    def _unfit(self, facts: Facts, score: float | None) -> list[Condition]:
+        """What leaves nothing to judge."""
+        if score is None:
+            return [Condition("silent", "no chunk is louder than -60 dB of full scale")]
+        if facts.active_seconds < MIN_ACTIVE_SECONDS:
+            heard = f"{facts.active_seconds:.2f} s of sound, at least {MIN_ACTIVE_SECONDS:g} s are needed"
+            return [Condition("too_short", heard)]
+        if self.settings.threshold is None:
+            return [Condition("no_threshold", self.settings.threshold_source)]
+        return []
+
+    def _cautions(self, facts: Facts) -> list[Condition]:
+        """What makes a score less sure."""
+        lost, clipped, heard = facts.lost_seconds, 100 * facts.clipped, facts.active_seconds
+        candidates = {
+            "truncated": (lost > 0, f"{lost:.2f} of {facts.seconds + lost:.2f} s announced are missing"),
+            "damaged": (facts.damaged_packets > 0, f"{facts.damaged_packets} packets could not be decoded"),
+            "clipped": (facts.clipped > MAX_CLIPPED, f"{clipped:.2g} % of the samples are at full scale"),
+            "short": (MIN_ACTIVE_SECONDS <= heard < SHORT_SECONDS, f"only {heard:.2f} s of sound"),
+            "narrowband": (facts.rate < SAMPLE_RATE, f"sampled at {facts.rate} Hz, the model was trained at 16000 Hz"),
+        }
+        return [Condition(name, detail) for name, (holds, detail) in candidates.items() if holds]
+
+    def _calibrated(self, score: float | None, chunks: int) -> tuple[float | None, float | None, str]:
+        """LLR, probability of spoof, and a note on where they come from or why there are none."""
+        calibration, prior = self.card.calibration, self.settings.prior_spoof
+        if score is None:
+            return None, None, "no score"
+        if calibration is None:
+            return None, None, "the checkpoint carries no calibration"
+        if chunks > 1 and self.settings.aggregate in BY_SELECTION:
+            return None, None, "calibrated for one chunk: the lowest of several is low by selection"
+        llr = float(calibration.llr(score))
+        log_odds = llr + math.log((1 - prior) / prior)  # of bona fide
+        return llr, 0.5 * (1 - math.tanh(log_odds / 2)), f"calibrated on the dev set, {100 * prior:g} % spoofs expected"
+
+
+def regions(chunks: Sequence[Chunk], threshold: float | None) -> list[Region]:
+    """Neighbouring chunks at or below the threshold, merged."""
+    found, before = [], False
+    for chunk in chunks:
+        low = threshold is not None and chunk.score is not None and chunk.score <= threshold
+        if low and before:
+            found[-1] = Region(found[-1].start, chunk.end, min(found[-1].score, chunk.score))
+        elif low:
+            found.append(Region(*chunk))
+        before = low
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------- for people
+
+NAMES = {"bonafide": "bona fide", "spoof": "spoof", "abstain": "cannot say"}
+
+
+def summary(result: Result, judge: Judge) -> list[tuple[str, str]]:
+    """(label, text) pairs that a report, a figure or a page shows."""
+    settings = judge.settings
+    how = {"min": "lowest", "topk": f"mean of the {LOWEST} lowest"}.get(settings.aggregate, settings.aggregate)
+    chunks = "" if len(result.chunks) < 2 else f"{how} of {len(result.chunks)} chunks; "
+    threshold = "–" if settings.threshold is None else f"{settings.threshold:.4f}"
+    probability = "none" if result.probability_spoof is None else f"{100 * result.probability_spoof:.1f} % spoof"
+    score = "none" if result.score is None else f"{result.score:.4f}   ({chunks}higher = more bona fide)"
+    lines = [
+        ("verdict", NAMES[result.verdict]),
+        ("score", score),
+        ("threshold", f"{threshold}   ({settings.threshold_source})"),
+        ("probability", f"{probability}   ({result.probability_note})"),
+    ]
+    lines += [("suspicious", f"{r.start:.2f} – {r.end:.2f} s   (down to {r.score:.4f})") for r in result.regions]
+    lines += [("condition", f"{name.replace('_', ' ')}: {detail}") for name, detail in result.conditions]
+    return [*lines, ("caution", judge.caution())]
+
+
+def report(result: Result, judge: Judge) -> str:
+    """Everything about one file, in lines for people."""
+    seconds = "" if result.seconds is None else f"  ({result.seconds:.2f} s)"
+    lines = [f"{result.path}{seconds}", *(f"  {label:<13}{text}" for label, text in summary(result, judge))]
+    if 1 < len(result.chunks) <= MAX_LISTED_CHUNKS:
+        lines.append("  chunks")
+        for start, end, score in result.chunks:
+            mark = "" if score is None or judge.verdict(score) != "spoof" else "   at or below the threshold"
+            lines.append(f"  {start:>10.2f} – {end:.2f} s{'silent' if score is None else f'{score:.4f}':>12}{mark}")
+    return "\n".join(lines)
+
+
+def line(result: Result) -> str:
+    """One line for people."""
+    score = "–" if result.score is None else f"{result.score:.4f}"
+    names = ", ".join(condition.name.replace("_", " ") for condition in result.conditions)
+    return f"{NAMES[result.verdict]:<11}{score:>10}  {result.path}{f'   ({names})' if names else ''}"
