@@ -1,0 +1,164 @@
+"""How fast is scoring? Engines against the plain forward, cold start, and whether decoding hides behind the model.
+
+    python benchmarks/inference.py [--model AASIST] [--threads 2] [--files 1000]
+
+One process and one input for the engines; the plain forward is measured first and as torch comes, without what this
+repository sets. Medians; on a GPU that there is, also chunks per second and the share of its copy bandwidth.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["THP_MEM_ALLOC_ENABLE"] = "0"  # plain torch; utils would set it
+
+import numpy as np  # noqa: E402
+import soundfile  # noqa: E402
+
+SAMPLES = 64_600
+
+
+def seconds(call, repeats: int) -> float:
+    """The median of `repeats` calls after one that does not count."""
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+def engines(args, chunks: np.ndarray) -> None:
+    import torch
+
+    from cli import UserError
+    from engines import load
+    from utils import load_model
+    from weights import locate
+
+    torch.set_num_threads(args.threads)
+    path = locate(args.model)
+    model, _ = load_model(path)
+    with torch.inference_mode():
+        plain = seconds(lambda: model(torch.from_numpy(chunks)), args.repeats) / len(chunks)
+        expected = model(torch.from_numpy(chunks))[1][:, 1].numpy()
+    print(f"{'engine':<20}{'s/chunk':>9}{'ratio':>7}{'largest difference of a score':>32}")
+    print(f"{'plain forward':<20}{plain:>9.3f}{1:>7.2f}", flush=True)
+    for name, precision in (
+        ("onnx", "fp32"),
+        ("openvino", "fp32"),
+        ("openvino", "bf16"),
+        ("torch", "fp32"),
+        ("torch", "bf16"),
+    ):
+        try:
+            engine, _ = load(path, name, precision, "cpu")
+        except UserError as error:
+            print(f"{name} {precision}: {error}")
+            continue
+        took = seconds(lambda engine=engine: engine.logits(chunks), args.repeats) / len(chunks)
+        difference = np.abs(engine.logits(chunks)[:, 1] - expected).max()
+        print(f"{f'{name} {precision}':<20}{took:>9.3f}{plain / took:>7.2f}{difference:>32.1e}", flush=True)
+
+
+def cold_start(args, folder: Path) -> None:
+    """A process from start to end on one file of 4 s."""
+    print("\none file of 4 s, imports included")
+    for engine in ("torch", "auto"):
+        command = [sys.executable, ROOT / "inference.py", "--model", args.model, "--engine", engine, "--threshold", "0"]
+        command = [*map(str, command), "--audio", str(folder / "0000.flac")]
+        took = seconds(lambda command=command: subprocess.run(command, check=True, capture_output=True), 3)
+        print(f"  --engine {engine:<8}{took:>7.2f} s", flush=True)
+
+
+def throughput(args, folder: Path) -> None:
+    """Files scored through decoding workers, against the engine alone on as many chunks, in four interleaved rounds."""
+    from inference import Detector
+
+    detector = Detector.from_checkpoint(args.model, "auto", "auto")
+    judge, size = detector.judge(threshold=0.0), detector.engine.batch_size
+    chunks = np.stack([soundfile.read(folder / "0000.flac", dtype="float32")[0]] * size)
+    rounds = np.array_split(np.array(sorted(folder.glob("*.flac"))), 4)
+    alone, whole = 0.0, 0.0
+    for paths in rounds:
+        started = time.perf_counter()
+        for _ in range(0, len(paths), size):
+            detector.engine.logits(chunks)
+        middle = time.perf_counter()
+        assert len(list(detector.score_files(paths, judge, workers=2))) == len(paths)
+        alone, whole = alone + middle - started, whole + time.perf_counter() - middle
+    print(f"\n{args.files} files of 4 s, engine {detector.engine.name} on {detector.engine.device}")
+    print(f"  {args.files / whole:.2f} files/s, the model alone {args.files / alone:.2f}: {100 * alone / whole:.1f} %")
+
+
+def gpu(args) -> None:
+    """Chunks per second and the bytes that the model's operations read and write over the card's copy bandwidth."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    from engines import load
+    from weights import locate
+
+    if not torch.cuda.is_available():
+        print("\nno GPU here")
+        return
+
+    class Traffic(TorchDispatchMode):
+        total = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            result = function(*arguments, **keywords or {})
+            moved = [leaf for leaf in tree_leaves((arguments, keywords, result)) if isinstance(leaf, torch.Tensor)]
+            self.total += sum(tensor.nbytes for tensor in moved)
+            return result
+
+    block = torch.empty(2**28, device="cuda")  # 1 GiB
+
+    def copy():
+        block.clone()
+        torch.cuda.synchronize()
+
+    bandwidth = 2 * block.nbytes / seconds(copy, 20)
+    print(f"\n{torch.cuda.get_device_name()}: copies {bandwidth / 1e9:.0f} GB/s")
+    for precision in ("fp32", "bf16"):
+        engine, _ = load(locate(args.model), "torch", precision, "cuda")
+        chunks = torch.randn(engine.batch_size, SAMPLES, device="cuda")
+        took = seconds(lambda engine=engine, chunks=chunks: engine.logits(chunks), 20)
+        with Traffic() as traffic:
+            engine.logits(chunks)
+        share = traffic.total / took / bandwidth
+        print(
+            f"  {precision}: {len(chunks) / took:.0f} chunks/s, {100 * share:.0f} % of the copy bandwidth", flush=True
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="AASIST")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--chunks", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--files", type=int, default=1000)
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number in range(args.files):
+            soundfile.write(folder / f"{number:04}.flac", 0.1 * rng.standard_normal(SAMPLES), 16_000)
+        engines(args, 0.1 * rng.standard_normal((args.chunks, SAMPLES)).astype(np.float32))
+        cold_start(args, folder)
+        throughput(args, folder)
+        gpu(args)
+
+
+if __name__ == "__main__":
+    main()
