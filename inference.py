@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -90,10 +90,15 @@ class Detector:
         """Read, score and judge one file of any format and length."""
         return next(self.score_files([Path(path)], judge or self.judge()))
 
-    def score_files(self, paths: Iterable[Path], judge: Judge, workers: int = 0) -> Iterator[Result]:
-        """The result of every file, in order; batches run across files, `workers` processes decode ahead (0: none)."""
+    def score_files(
+        self, paths: Iterable[Path], judge: Judge, workers: int = 0, heard: Callable[[float], object] | None = None
+    ) -> Iterator[Result]:
+        """The result of every file, in order; batches run across files, `workers` processes decode ahead (0: none).
+
+        heard: called with seconds of audio as they are taken in.
+        """
         hop = max(1, round(self.engine.nb_samp * (1 - judge.settings.overlap)))
-        for file in self._timelines(paths, hop, judge.settings.channel, workers):
+        for file in self._timelines(recordings(paths, workers, judge.settings.channel), hop, heard):
             seconds = file.outcome.seconds if isinstance(file.outcome, Facts) else 0.0
             ends = [min(start + judge.chunk_seconds, seconds) for start in file.starts]
             chunks = [Chunk(*values) for values in zip(file.starts, ends, file.scores, strict=True)]
@@ -116,7 +121,7 @@ class Detector:
             end = min(start + len(chunk), heard)
             yield Chunk(start / SAMPLE_RATE, end / SAMPLE_RATE, None if is_silent(chunk) else self._score([chunk])[0])
 
-    def _timelines(self, paths: Iterable[Path], hop: int, channel: int | None, workers: int) -> Iterator[_Timeline]:
+    def _timelines(self, files_read: Iterable, hop: int, heard: Callable | None) -> Iterator[_Timeline]:
         """Each file, in order, once all its chunks are scored."""
         files: deque[_Timeline] = deque()
         batch: list[tuple[_Timeline, int, np.ndarray]] = []  # file, number of the chunk, chunk
@@ -137,12 +142,14 @@ class Detector:
                 file.waiting -= 1
             batch.clear()
 
-        for path, recording in recordings(paths, workers, channel):
+        for path, recording in files_read:
             files.append(file := _Timeline(path))
             chunker = Chunker(self.engine.nb_samp, hop)
             try:
                 for block in recording:
                     take(file, *chunker.feed(block))
+                    if heard:
+                        heard(len(block) / SAMPLE_RATE)
                 take(file, *chunker.end())
                 file.outcome = recording.facts
             except AudioError as error:
@@ -172,10 +179,12 @@ def find_files(args) -> list[Path]:
     files = [Path(name) for name in args.audio]
     if args.list:
         try:
-            text = sys.stdin.read() if args.list == "-" else Path(args.list).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read list {args.list}", "a text file with a path on each line", error) from error
-        files += [Path(name) for name in text.splitlines() if name.strip()]
+            data = sys.stdin.buffer.read() if args.list == "-" else Path(args.list).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"cannot read list {args.list}", "a file with a path on each line", error.strerror
+            ) from error
+        files += [Path(name.rstrip("\r")) for name in os.fsdecode(data).split("\n") if name.strip()]
     for name in args.audio_dir:
         files += files_below(Path(name), args.recursive)
     if not files:
@@ -237,7 +246,7 @@ def score_batch(detector: Detector, judge: Judge, files: list[Path], args) -> in
     mine = to_do[processes.rank :: processes.size]
     part = journal if processes.size == 1 or not path else Journal(part_path(path, processes.rank), header)
     failures = 0
-    for result in watch(detector.score_files(mine, judge, min(args.workers, len(mine))), len(mine)):
+    for result in watch(detector, judge, mine, args.workers):
         show(result, judge, brief=args.batch or len(files) > 1)
         failures += result.error is not None
         if part:
@@ -272,23 +281,30 @@ def write_tables(journal: Journal, names: list[str], args) -> int:
     return len(missing)
 
 
-def watch(results: Iterator[Result], count: int) -> Iterator[Result]:
-    """The results under a progress bar, and at the end what they were and how fast they came."""
+def watch(detector: Detector, judge: Judge, files: list[Path], workers: int) -> Iterator[Result]:
+    """The files' results under a progress bar, and at the end what they were and how fast they came."""
     from tqdm import tqdm
 
-    hours, verdicts = 0.0, Counter()
-    with tqdm(total=count, unit="file", dynamic_ncols=True, disable=None if count > 1 else True) as bar:
-        started = time.monotonic()
-        for result in results:
-            hours += (result.seconds or 0) / 3600
+    seconds, verdicts, started = 0.0, Counter(), time.monotonic()
+    options = {"unit": "file", "dynamic_ncols": True, "leave": False, "miniters": 0, "disable": None}
+    with tqdm(total=len(files), **options) as bar:
+
+        def pace() -> str:
+            return f"{seconds / 60:.1f} min of audio, {seconds / (time.monotonic() - started):.1f} h an hour"
+
+        def heard(more: float) -> None:
+            nonlocal seconds
+            seconds += more
+            bar.set_postfix_str(pace(), refresh=False)
+            bar.update(0)  # a long file, too, is seen to go on
+
+        for result in detector.score_files(files, judge, min(workers, len(files)), heard):
             verdicts["unreadable" if result.error else NAMES[result.verdict]] += 1
-            speed = 3600 * hours / (time.monotonic() - started)
             yield result
-            bar.set_postfix_str(f"{speed:.0f} h of audio an hour", refresh=False)
             bar.update()
-    if count > 1:
+    if len(files) > 1:
         parts = ", ".join(f"{number} {name}" for name, number in verdicts.items())
-        print(f"{count} files: {parts}; {60 * hours:.1f} min of audio, {speed:.0f} h an hour", file=sys.stderr)
+        print(f"{len(files)} files: {parts}; {pace()}", file=sys.stderr)
 
 
 def show(result: Result, judge: Judge, brief: bool) -> None:

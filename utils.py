@@ -52,10 +52,14 @@ def set_rng_state(state: dict) -> None:
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """`cpu`, `cuda` or `auto` (CUDA when there is one). Raises UserError when CUDA is asked for and absent."""
+    """`cpu`, `cuda` or `auto` (CUDA when there is one; under torchrun each process has its own).
+
+    Raises UserError when CUDA is asked for and absent.
+    """
     if str(name).startswith("cuda") and not torch.cuda.is_available():
         raise UserError("no CUDA device", "a GPU that torch can use, or --device cpu", f"torch {torch.__version__}")
-    return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    name = str(name) if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name)
 
 
 # -------------------------------------------------------------------------------------------------- optimization

@@ -180,7 +180,9 @@ def test_batches_across_files_change_nothing(tiny, folder, workers):
     detector = Detector.from_checkpoint(tiny, "cpu")
     judge = detector.judge()
     paths = [folder / "none.wav", *sorted(folder.rglob("*.wav"))]
-    found = list(detector.score_files(paths, judge, workers))
+    heard = []
+    found = list(detector.score_files(paths, judge, workers, heard.append))
+    assert sum(heard) == pytest.approx(sum(result.seconds or 0 for result in found))
     assert [result.path for result in found] == paths
     assert found[0].error and found[0].score is None
     for result in found[1:]:
@@ -263,7 +265,7 @@ def test_commands_of_earlier_detectors_work_as_written(tiny, folder, tmp_path):
     found = results(tmp_path / "inference_results" / "results.json")
     assert [result["file"] for result in found] == [f"samples/f{number:02}.wav" for number in range(11)]
     assert len(done.stdout.splitlines()) == 11
-    assert re.search(r"11 files: .*min of audio, \d+ h an hour", done.stderr)
+    assert re.search(r"11 files: .*min of audio, [\d.]+ h an hour", done.stderr)
     samples = np.random.default_rng(0).uniform(-0.3, 0.3, 2 * RATE)
     soundfile.write(tmp_path / "sample.mp3", samples, RATE)
     done = in_folder(tmp_path, "--model", tiny, "--audio", "sample.mp3", "--visualize", "--explain")
