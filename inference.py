@@ -328,7 +328,7 @@ def picture(result: Result, judge: Judge, detector: Detector, args) -> None:
         samples = np.concatenate(list(Recording(result.path, args.channel)))
     timeline = plots.Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
     saliency = explain_lowest(result, samples, detector) if args.explain and samples is not None else None
-    lines = [("file", result.path.name), *summary(result, judge)]
+    lines = [*summary(result, judge), ("file", result.path.name)]
     figure = plots.recording(
         samples, SAMPLE_RATE, timeline, judge.settings.threshold, result.regions, lines, saliency=saliency
     )

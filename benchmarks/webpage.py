@@ -1,0 +1,140 @@
+"""How soon is the web page there, how soon is a verdict, and do twenty users at once get their own results?
+
+    python benchmarks/webpage.py [--users 20] [--minutes 5] [--model AASIST] [--threads 2]
+
+A server of its own on a free port; each user has a file of its own, whose score is known before. Memory is that of the
+server's process. The click needs playwright and Chromium (CHROMIUM, default /usr/bin/chromium).
+"""
+
+import argparse
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import soundfile  # noqa: E402
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+
+
+@contextmanager
+def server(args) -> Iterator[tuple[str, int]]:
+    """URL and process id of a page that listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "gradio_app.py", "--port", str(port), "--model", args.model]
+    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process.stdout.readline().strip(), process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def memory(pid: int) -> float:
+    """MiB that the process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def first_screen_and_clicks(args, file: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    started = time.monotonic()
+    with server(args) as (url, _), sync_playwright() as playwright:
+        listening = time.monotonic() - started
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page, opened = browser.new_page(), time.monotonic()
+        page.goto(url)
+        page.locator("#check").click(trial=True)
+        drawn = time.monotonic() - opened
+        print(f"listens after {listening:.1f} s, interactive {drawn:.1f} s after opening", flush=True)
+        times = [click(page, file) for _ in range(args.clicks + 1)][1:]  # the first may still load the model
+        print(f"click to verdict, 4 s of audio: median {statistics.median(times):.2f} s, worst {max(times):.2f} s")
+        browser.close()
+
+
+def click(page, file: Path) -> float:
+    page.reload()
+    page.locator("#audio input[type=file]").set_input_files(file)
+    page.get_by_label("Clear").wait_for()
+    page.wait_for_timeout(500)
+    started = time.monotonic()
+    page.locator("#check").click()
+    page.locator("#verdict h2").wait_for(timeout=60_000)
+    took = time.monotonic() - started
+    page.locator("#check:not([disabled])").wait_for(timeout=60_000)  # figures and files are drawn
+    return took
+
+
+def soak(args, files: list[Path]) -> None:
+    """Every user asks again and again for the score of its own file."""
+    from gradio_client import Client, handle_file
+
+    from inference import Detector
+
+    detector = Detector.from_checkpoint(args.model, engine="auto")
+    expected = [detector.score_file(file).score for file in files]
+    with server(args) as (url, pid):
+        deadline, sizes, stop = time.monotonic() + 60 * args.minutes, [], threading.Event()
+
+        def visit(number: int) -> list[tuple[float, bool]]:
+            client, seen = Client(url, verbose=False), []
+            while time.monotonic() < deadline:
+                asked = time.monotonic()
+                result = client.predict(handle_file(files[number]), args.model, api_name="/score")["results"][0]
+                own = result["file"] == files[number].name and abs(result["score"] - expected[number]) < 1e-4
+                seen.append((time.monotonic() - asked, own))
+            return seen
+
+        def watch() -> None:
+            while not stop.wait(1):
+                sizes.append(memory(pid))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        with ThreadPoolExecutor(args.users) as pool:
+            seen = [answer for answers in pool.map(visit, range(args.users)) for answer in answers]
+        stop.set()
+        watcher.join()
+    times, wrong = sorted(seconds for seconds, _ in seen), sum(not own for _, own in seen)
+    worst, quarter = times[int(0.95 * len(times))], max(1, len(sizes) // 4)
+    second, last = statistics.median(sizes[quarter : 2 * quarter]), statistics.median(sizes[-quarter:])
+    print(f"{args.users} users, {args.minutes:g} min: {len(seen)} answers, {wrong} wrong or mixed up")
+    print(f"  waited {statistics.median(times):.2f} s in the median, {worst:.2f} s in the worst 5 %")
+    print(f"  memory {second:.0f} MiB in the second quarter, {last:.0f} MiB in the last, at most {max(sizes):.0f} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--clicks", type=int, default=5)
+    parser.add_argument("--model", default="AASIST")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        files = [Path(name) / f"{number}.wav" for number in range(args.users)]
+        for file in files:
+            soundfile.write(file, rng.uniform(0.01, 0.3) * rng.standard_normal(64_600), 16_000)
+        if Path(CHROMIUM).exists():
+            first_screen_and_clicks(args, files[0])
+        soak(args, files)
+
+
+if __name__ == "__main__":
+    main()
