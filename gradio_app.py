@@ -24,7 +24,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -701,23 +701,32 @@ class Page:
         return self.gr.DownloadButton(text, interactive=False, elem_id=name)
 
     def wire(self, go, stop, job, inputs: list, card, others: list) -> None:
-        """Have `go` run the generator `job`, whose errors end in `card`, and `stop` end it."""
-        gr = self.gr
+        """Have `go` run the generator `job`, whose errors end in `card`, and `stop` end it.
+
+        It ends itself, at its next news: where gradio cancels, the page takes that for an error.
+        """
+        gr, stopped = self.gr, set()  # of sessions
         rest = {go: gr.update(interactive=True), stop: gr.update(visible=False)}
 
-        def run_job(*values):
+        def run_job(request: gr.Request, *values):
+            stopped.discard(request.session_hash)
             yield {card: busy(Step("Starting")), go: gr.update(interactive=False), stop: gr.update(visible=True)}
             try:
-                yield from job(*values)
+                with closing(job(*values)) as updates:
+                    for update in updates:
+                        if request.session_hash in stopped:
+                            yield {card: idle("Cancelled.")}
+                            break
+                        yield update
                 yield rest
             except Exception as error:
                 yield {card: sorry(error), **rest}
 
-        outputs = list(dict.fromkeys([card, *others, go, stop]))
-        # Not "once": for gradio a cancelled job may still be pending, and the next click would be lost.
-        event = go.click(run_job, inputs, outputs, trigger_mode="multiple", **JOB, **PRIVATE)
-        cancelled = {card: idle("Cancelled."), **rest}
-        stop.click(lambda: cancelled, outputs=[card, go, stop], cancels=event, queue=False, **PRIVATE)
+        def stop_job(request: gr.Request) -> None:
+            stopped.add(request.session_hash)
+
+        go.click(run_job, inputs, list(dict.fromkeys([card, *others, go, stop])), **JOB, **PRIVATE)
+        stop.click(stop_job, queue=False, **PRIVATE)
 
     def check_one(self, file: str | None, model: str, device: str, *settings):
         """The verdict as soon as it is there, then what takes longer to draw."""
