@@ -1,4 +1,4 @@
-"""Export a checkpoint to ONNX, by which a CPU scores 1.6 times as fast as by torch, and starts without importing it.
+"""Export a checkpoint to ONNX, by which a CPU scores faster than by torch, and starts without importing it.
 
     python export.py AASIST
     python export.py exp_result/LA_AASIST_ep100_bs24/weights/swa.pth --onnx swa.onnx
