@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from models import build_model
+from utils import save_checkpoint
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 TINY_MODEL = {
@@ -56,6 +59,20 @@ def assert_user_error(done: subprocess.CompletedProcess, *words: str) -> None:
     assert lines[0].startswith("error: "), done.stderr
     for word in words:
         assert word in lines[0], done.stderr
+
+
+def save_tiny(path: Path, **changes: object) -> Path:
+    """Write a checkpoint of a random tiny model as training leaves it: threshold 0, calibration, dev scores."""
+    torch.manual_seed(0)
+    fields = {
+        "config": {"model_config": TINY_MODEL, "track": "LA", "database_path": "/data/made_up/"},
+        "model": build_model(TINY_MODEL).state_dict(),
+        "threshold": 0.0,
+        "calibration": {"a": 2.0, "b": 0.5},
+        "dev_scores": {"bonafide": torch.tensor([0.5, 1.5]), "spoof": torch.tensor([-1.0, -0.5, 0.25, 0.75])},
+    }
+    save_checkpoint(path, fields | changes)
+    return path
 
 
 class Malice:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import ROOT, TINY_MODEL, assert_user_error, run_command
+from conftest import ROOT, TINY_MODEL, assert_user_error, run_command, save_tiny
 
 import audio
 import comprehensive_eval
@@ -20,8 +19,6 @@ import plots
 from cli import UserError
 from data_utils import Corpus
 from inference import Detector
-from models import build_model
-from utils import save_checkpoint
 
 FIGURES = {"det", "roc", "attack_eer", "score_distributions", "confusion", "score_scatter", "score_boxes"}
 
@@ -29,11 +26,7 @@ FIGURES = {"det", "roc", "attack_eer", "score_distributions", "confusion", "scor
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     """A random tiny model that knows a threshold."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
-    fields = {"config": {"model_config": TINY_MODEL}, "model": build_model(TINY_MODEL).state_dict(), "threshold": 0.5}
-    save_checkpoint(path, fields)
-    return path
+    return save_tiny(tmp_path_factory.mktemp("weights") / "tiny.pth", threshold=0.5)
 
 
 @pytest.fixture(scope="module")

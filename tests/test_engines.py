@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import ROOT, TINY_MODEL
+from conftest import ROOT, TINY_MODEL, save_tiny
 
 import audio
 import engines
@@ -16,7 +16,7 @@ from cli import UserError
 from data_utils import Corpus
 from engines import OnnxEngine, OpenVinoEngine, TorchEngine, export_onnx, exported_path, load, probe, read_exported
 from models import build_model
-from utils import load_model, save_checkpoint
+from utils import load_model
 from weights import Card, file_sha256
 
 EXPORTED = [OnnxEngine, OpenVinoEngine]
@@ -26,11 +26,7 @@ NB_SAMP = TINY_MODEL["nb_samp"]
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     """A checkpoint of a tiny model with threshold 0.5."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("tiny") / "tiny.pth"
-    fields = {"config": {"model_config": TINY_MODEL}, "model": build_model(TINY_MODEL).state_dict(), "threshold": 0.5}
-    save_checkpoint(path, fields)
-    return path
+    return save_tiny(tmp_path_factory.mktemp("tiny") / "tiny.pth", threshold=0.5)
 
 
 @pytest.fixture(scope="module")

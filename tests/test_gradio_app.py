@@ -20,8 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
-import torch
-from conftest import ROOT, TINY_MODEL, assert_user_error, run_command
+from conftest import ROOT, assert_user_error, run_command, save_tiny
 
 import audio
 import gradio_app
@@ -29,8 +28,6 @@ from cli import UserError
 from data_utils import Corpus
 from gradio_app import Checked, catalogue, options_from
 from inference import Detector
-from models import build_model
-from utils import save_checkpoint
 
 gradio_client = pytest.importorskip("gradio_client", reason="needs requirements-app.txt")
 RATE = audio.SAMPLE_RATE
@@ -44,19 +41,10 @@ TINY = "extra/tiny.pth"
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> Path:
     """Checkpoints: the tiny one, calibrated, in extra/; beside them a link that leads out, and no checkpoint at all."""
-    torch.manual_seed(0)
-    fields = {
-        "config": {"model_config": TINY_MODEL, "track": "LA", "database_path": "/data/made_up/"},
-        "model": build_model(TINY_MODEL).state_dict(),
-        "dev_eer": 0.25,
-        "threshold": 0.0,
-        "calibration": {"a": 2.0, "b": 0.5},
-        "dev_scores": {"bonafide": torch.tensor([0.5, 1.5]), "spoof": torch.tensor([-1.0, -0.5, 0.25, 0.75])},
-    }
     folder = tmp_path_factory.mktemp("models")
     (folder / "extra").mkdir()
-    save_checkpoint(folder / "extra" / "tiny.pth", fields)
-    save_checkpoint(folder / "outside.pth", fields)
+    save_tiny(folder / "extra" / "tiny.pth", dev_eer=0.25)
+    save_tiny(folder / "outside.pth", dev_eer=0.25)
     (folder / "extra" / "link.pth").symlink_to(folder / "outside.pth")
     (folder / "extra" / "broken.pth").write_bytes(b"no checkpoint")
     return folder

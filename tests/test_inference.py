@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, TINY_MODEL, Malice, assert_user_error, run_command
+from conftest import ROOT, TINY_MODEL, Malice, assert_user_error, run_command, save_tiny
 from test_audio import mutants
 
 import audio
+import plots
 from data_utils import Corpus
 from evaluation import read_scores
 from inference import Detector
 from metrics import compute_eer
-from models import build_model
-from utils import save_checkpoint
+from verdict import summary
 
 RATE = audio.SAMPLE_RATE
 
@@ -29,17 +29,7 @@ RATE = audio.SAMPLE_RATE
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> str:
     """A checkpoint of a tiny model as training leaves it: threshold 0, calibration, dev scores."""
-    torch.manual_seed(0)
-    fields = {
-        "config": {"model_config": TINY_MODEL, "track": "LA", "database_path": "/data/made_up/"},
-        "model": build_model(TINY_MODEL).state_dict(),
-        "threshold": 0.0,
-        "calibration": {"a": 2.0, "b": 0.5},
-        "dev_scores": {"bonafide": torch.tensor([0.5, 1.5]), "spoof": torch.tensor([-1.0, -0.5, 0.25, 0.75])},
-    }
-    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
-    save_checkpoint(path, fields)
-    return str(path)
+    return str(save_tiny(tmp_path_factory.mktemp("weights") / "tiny.pth"))
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +298,20 @@ def test_bad_files_are_named_and_the_rest_done(tiny, folder, tmp_path):
     assert len((tmp_path / "s.txt").read_text().splitlines()) == 2
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 5
     assert_user_error(run_command("inference.py", "--model", tiny, "--audio", tmp_path / "none.wav"), "none.wav")
+
+
+def test_the_figure_says_what_the_verdict_is(tiny, folder):
+    """Fails if bona fide and spoof were swapped in a picture: its words, its marks, its regions."""
+    detector = Detector.from_checkpoint(tiny, "cpu")
+    score = detector.score_file(folder / "f05.wav").score
+    for threshold, words, rejected in ((score - 9, "bona fide", False), (score + 9, "spoof", True)):
+        judge = detector.judge(threshold=threshold)
+        result = detector.score_file(folder / "f05.wav", judge)
+        timeline = plots.Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
+        figure = plots.recording(None, RATE, timeline, threshold, result.regions, summary(result, judge))
+        assert words in [text.get_text() for text in figure.texts]
+        marks = {line.get_marker() for line in figure.axes[-1].lines if np.isfinite(line.get_ydata()).any()}
+        assert marks & {"o", "X"} == {"X" if rejected else "o"}
 
 
 def test_scores_are_read_by_evaluation(tiny, folder, tmp_path):
