@@ -18,6 +18,8 @@ import yaml
 from cli import UserError, write_text
 
 MAX_CONFIG_BYTES = 1 << 20
+# Keys that a run's results do not depend on: where its data is, how it is read, when its state is saved.
+INCIDENTAL = frozenset({"database_path", "num_workers", "cache", "cache_path", "save_every_steps"})
 # The official RawNet2 file repeats two values of optim_config at the top, where the official code never reads them.
 OFFICIAL_REPETITIONS = {"lr": "base_lr", "weight_decay": "weight_decay"}
 
@@ -39,6 +41,9 @@ class OptimConfig:
     lr_decay: float = 0.1  # multistep
     T0: int = 10  # sgdr: epochs of the first cycle
     Tmult: int = 1  # sgdr: each cycle is this many times longer than the one before
+    warmup_epochs: float = 0.0  # the schedule's lr grows from 0 over these (Goyal et al., arXiv 1706.02677)
+    max_grad_norm: float = 0.0  # above 0: longer gradients are scaled to this norm (Pascanu et al., arXiv 1211.5063)
+    sam_rho: float = 0.0  # above 0: sharpness-aware minimization (arXiv 2010.01412, for this task 2506.11532)
 
     def __post_init__(self):
         require(self.base_lr > 0, "optim_config.base_lr", "above 0", self.base_lr)
@@ -50,6 +55,8 @@ class OptimConfig:
         require(0 < self.lr_decay <= 1, "optim_config.lr_decay", "(0, 1]", self.lr_decay)
         require(self.T0 >= 1, "optim_config.T0", "1 or more", self.T0)
         require(self.Tmult >= 1, "optim_config.Tmult", "1 or more", self.Tmult)
+        for name in ("warmup_epochs", "max_grad_norm", "sam_rho"):
+            require(getattr(self, name) >= 0, f"optim_config.{name}", "0 or more", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -79,20 +86,37 @@ class Config:
     num_epochs: int = 100
     loss: Literal["CCE"] = "CCE"  # cross-entropy weighted by class_weights
     class_weights: tuple[float, float] = (0.1, 0.9)  # spoof, bona fide
+    label_smoothing: float = 0.0  # share of each label that is spread over both classes (arXiv 1512.00567)
+    ema_decay: float = 0.0  # above 0: a mean of the weights over steps, kept as ema.pth (arXiv 1703.01780, section 2)
     freq_aug: bool = False  # frequency masking of the filter bank in training
     eval_all_best: bool = False  # also report eval whenever dev improves; steers nothing
     eval_output: str = "eval_scores_using_best_dev_model.txt"  # name of --eval's score file
     cudnn_deterministic_toggle: bool = True
     cudnn_benchmark_toggle: bool = False
+    deterministic: bool = False  # bit-identical runs on one GPU too, slower; on a CPU they always are
     seed: int = 1234
-    num_workers: int = 4  # processes that decode audio; at most the machine's cores
+    num_workers: int = 4  # processes that read audio; at most the machine's cores
+    cache: Literal["off", "mmap", "ram", "gpu"] = "off"  # decode every epoch, or once and keep the samples there
+    cache_path: str = "./packed/"  # the folder for the decoded samples
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # of the encoder; graphs, loss and weights are fp32
+    compile: bool = False  # torch.compile: fused kernels, on a GPU as CUDA graphs; minutes at the start
+    accumulation_steps: int = 1  # a batch is computed in so many parts: less memory; batch norm sees the parts
+    recompute: bool = False  # gradient checkpointing (arXiv 1604.06174) of the encoder: far less memory, 1.3 × the time
+    save_every_steps: int = 0  # above 0: last.pth is written that often within an epoch, too
 
     def __post_init__(self):
         require(self.batch_size >= 2, "batch_size", "2 or more (batch norm needs two)", self.batch_size)
         require(self.num_epochs >= 1, "num_epochs", "1 or more", self.num_epochs)
         require(all(w > 0 for w in self.class_weights), "class_weights", "two values above 0", self.class_weights)
+        require(0 <= self.label_smoothing < 1, "label_smoothing", "[0, 1)", self.label_smoothing)
+        require(0 <= self.ema_decay < 1, "ema_decay", "[0, 1)", self.ema_decay)
         require(0 <= self.seed < 2**32, "seed", "0 … 2**32 - 1", self.seed)
         require(self.num_workers >= 0, "num_workers", "0 or more", self.num_workers)
+        require(self.accumulation_steps >= 1, "accumulation_steps", "1 or more", self.accumulation_steps)
+        least = 2 * self.accumulation_steps
+        parts = self.batch_size % self.accumulation_steps == 0 and self.batch_size >= least
+        require(parts, "batch_size", f"a multiple of accumulation_steps, {least} or more", self.batch_size)
+        require(self.save_every_steps >= 0, "save_every_steps", "0 or more", self.save_every_steps)
         require(Path(self.eval_output).name == self.eval_output, "eval_output", "a file name", self.eval_output)
 
 

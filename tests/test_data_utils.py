@@ -1,17 +1,34 @@
 import shutil
-from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+import data_utils
+from audio import CHUNK_SAMPLES
 from cli import UserError
 from config import Config
-from data_utils import BONAFIDE, SPOOF, Corpus, EpochSampler, preflight, read_protocol, score_loader, train_loader
+from data_utils import (
+    BONAFIDE,
+    SPOOF,
+    Corpus,
+    Partition,
+    Share,
+    batch_indices,
+    check_data,
+    preflight,
+    read_protocol,
+    score_loader,
+    train_loader,
+    with_pack,
+)
 
 CONFIG = Config(model_config={}, batch_size=5, num_workers=0, seed=3)
 LENGTH = 8000
+CPU = torch.device("cpu")
 
 
 def protocol(tmp_path, text: str):
@@ -108,9 +125,15 @@ def test_skipping_goes_on_where_an_epoch_was_left(tiny_corpus):
 
 
 def test_an_epoch_holds_every_utterance_once():
-    items = list(EpochSampler(24, seed=1, epoch=2))
-    assert Counter(item.index for item in items) == Counter(range(24))
-    assert {item.epoch for item in items} == {2}
+    config = replace(CONFIG, batch_size=6)
+    epoch = [batch_indices(24, config, 2, step) for step in range(4)]
+    assert sorted(np.concatenate(epoch)) == list(range(24))
+
+
+def test_batch_indices_are_those_of_the_loader(tiny_corpus):
+    train = Corpus(tiny_corpus, "LA").partition("train")
+    for step, (_, y) in enumerate(train_loader(train, LENGTH, CONFIG, epoch=1)):
+        assert y.tolist() == [train.trials[i].label for i in batch_indices(24, CONFIG, 1, step)]
 
 
 def test_scoring_is_in_protocol_order_from_the_start_of_each_file(tiny_corpus):
@@ -132,3 +155,129 @@ def test_unreadable_file_stops_with_its_name(tiny_corpus, tmp_path, workers):
     with pytest.raises(UserError, match=f"{path.name} is truncated") as error:
         list(score_loader(dev, LENGTH, config))
     assert "Traceback" not in str(error.value)
+
+
+# -------------------------------------------------------------------------------------------------------------- packs
+
+
+def everything(partition: Partition, config: Config, length: int) -> list[torch.Tensor]:
+    """All that the loaders give: two epochs, the rest of one, scoring."""
+    loaders = [train_loader(partition, length, config, epoch) for epoch in (0, 1)]
+    loaders += [train_loader(partition, length, config, 1, skip=10), score_loader(partition, length, config)]
+    return [tensor for loader in loaders for batch in loader for tensor in batch]
+
+
+@pytest.mark.parametrize(("data", "length"), [("demo", LENGTH), ("genuine", CHUNK_SAMPLES)])
+def test_every_cache_gives_the_same_batches(data, length, request, tmp_path):
+    root = request.getfixturevalue("tiny_corpus" if data == "demo" else "shared")
+    train = Corpus(root if data == "demo" else root / "data" / "LA_mini", "LA").partition("train")
+    state = torch.get_rng_state()
+    config = replace(CONFIG, cache_path=str(tmp_path), num_workers=2)
+    expected = everything(train, CONFIG, length)
+    packs = {cache: with_pack(train, replace(config, cache=cache), CPU) for cache in ("off", "mmap", "ram")}
+    packs["gpu"] = replace(packs["mmap"], on_device=data_utils._upload(packs["mmap"].pack.samples, CPU))
+    for cache, partition in packs.items():
+        found = everything(partition, config, length)
+        assert {tensor.dtype for tensor in found} == {torch.float32, torch.int64}
+        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)), cache
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_packs_in_memory_do_not_need_their_file(tiny_corpus, tmp_path):
+    train = Corpus(tiny_corpus, "LA").partition("train")
+    ram = with_pack(train, replace(CONFIG, cache="ram", cache_path=str(tmp_path)), CPU)
+    next(tmp_path.glob("LA_train_*.pcm")).write_bytes(b"")
+    assert len(everything(ram, CONFIG, LENGTH)) > 0
+
+
+def test_upload_by_pieces(monkeypatch):
+    monkeypatch.setattr(data_utils, "UPLOAD_SAMPLES", 7)
+    samples = np.arange(40, dtype=np.int16)
+    np.testing.assert_array_equal(data_utils._upload(samples, CPU), samples)
+
+
+def test_the_gpu_is_there_and_has_room(tiny_corpus, tmp_path, monkeypatch, capsys):
+    train = Corpus(tiny_corpus, "LA").partition("train")
+    config = replace(CONFIG, cache="gpu", cache_path=str(tmp_path))
+    with pytest.raises(UserError, match="expected a CUDA device, found cpu"):
+        with_pack(train, config, CPU)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * 10**5, 10**6))
+    partition = with_pack(train, config, torch.device("cuda"))
+    assert partition.on_device is None and partition.pack is not None
+    assert "the GPU has no room for train" in capsys.readouterr().err
+
+
+def test_a_pack_stands_in_for_absent_audio(tiny_corpus, tmp_path):
+    shutil.copytree(tiny_corpus, tmp_path / "LA")
+    train = Corpus(tmp_path / "LA", "LA").partition("train")
+    packs = tmp_path / "packed"
+    config = replace(CONFIG, cache="mmap", cache_path=str(packs))
+    expected = everything(train, CONFIG, LENGTH)
+    with_pack(train, config, CPU)
+    train.path(train.trials[0]).unlink()
+    with pytest.raises(UserError, match="train lacks audio"):
+        preflight([train], "LA", packs)
+    shutil.rmtree(train.folder)
+    with pytest.raises(UserError, match="train lacks audio"):
+        preflight([train], "LA")
+    assert len(preflight([train], "LA", packs)) == 1
+    found = everything(with_pack(train, config, CPU), config, LENGTH)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+# --------------------------------------------------------------------------------------- micro-batches, many processes
+
+
+@pytest.mark.parametrize(("steps", "size"), [(1, 3), (2, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("skip", [0, 12])
+def test_shares_make_up_the_batch(tiny_corpus, steps, size, skip):
+    train = Corpus(tiny_corpus, "LA").partition("train")
+    config = replace(CONFIG, batch_size=12)
+    whole = list(train_loader(train, LENGTH, config, 1, skip))
+    config = replace(config, accumulation_steps=steps)
+    shares = [list(train_loader(train, LENGTH, config, 1, skip, Share(rank, size))) for rank in range(size)]
+    assert [len(share) for share in shares] == [steps * (24 - skip) // 12 for _ in range(size)]
+    parts = [part for together in zip(*shares, strict=True) for part in together]
+    assert {len(x) for x, _ in parts} <= {12 // (steps * size)}
+    per_batch = steps * size
+    for step, expected in enumerate(whole):
+        columns = zip(*parts[step * per_batch : (step + 1) * per_batch], strict=True)
+        assert all(torch.equal(torch.cat(part), one) for part, one in zip(columns, expected, strict=True))
+
+
+@pytest.mark.parametrize(("batch_size", "size"), [(12, 5), (12, 12)])
+def test_a_batch_that_cannot_be_shared(tiny_corpus, batch_size, size):
+    train = Corpus(tiny_corpus, "LA").partition("train")
+    with pytest.raises(UserError, match=f"for {size} processes — expected a multiple of {size}, .* found 12"):
+        train_loader(train, LENGTH, replace(CONFIG, batch_size=batch_size), 0, share=Share(0, size))
+
+
+@pytest.mark.parametrize("size", [2, 3, 20])
+def test_each_trial_is_scored_once(tiny_corpus, size):
+    dev = Corpus(tiny_corpus, "LA").partition("dev")
+    whole = torch.cat([x for x, _ in score_loader(dev, LENGTH, CONFIG)])
+    for rank in range(size):
+        share = [x for x, _ in score_loader(dev, LENGTH, CONFIG, Share(rank, size))]
+        assert torch.equal(torch.cat([torch.empty(0, LENGTH), *share]), whole[rank::size])
+
+
+# -------------------------------------------------------------------------------------------------------------- check
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_check_data(tiny_corpus, tmp_path, capsys, workers):
+    corpus = Corpus(shutil.copytree(tiny_corpus, tmp_path / "LA"), "LA")
+    train, dev = corpus.partition("train"), corpus.partition("dev")
+    assert check_data([train, dev], "LA", workers) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("train: 24 trials (the official LA has 25,380), 12 bona fide, 12 spoof, 4 speakers, 0.0")
+    train.path(train.trials[5]).write_bytes(b"noise")
+    train.path(train.trials[9]).unlink()
+    dev.trials[0] = dev.trials[0]._replace(speaker=train.trials[0].speaker)
+    assert check_data([train, dev], "LA", workers) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert Path(train.path(train.trials[5])).name in lines[2]
+    assert Path(train.path(train.trials[9])).name in lines[3]
+    assert lines[4] == f"train and dev share speakers: {train.trials[0].speaker}"

@@ -1,0 +1,264 @@
+"""All waveforms of a partition in one file: decoded once, kept as int16, from then on only mapped into memory.
+
+    pack = load("packed", "LA_train", {"LA_T_1138215": Path("LA/…/flac/LA_T_1138215.flac")}, workers=4)
+    pack[0]  # (n,) int16; / 32768 gives what audio.read gives
+
+`<name>_<key>.pcm` holds one utterance after the other, `.json` beside it what each was made from. The key is a hash of
+the utt_ids, not of paths, so that a pack can be carried to a machine whose audio lies elsewhere, or that has none.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import zlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import audio
+from cli import UserError, replacing, write_text
+
+FORMAT = 1
+FULL_SCALE = 32768  # int16 per 1.0: a power of two, so the way there and back is exact
+MAX_INDEX_BYTES = 1 << 28  # a hundred bytes an utterance are usual
+CHUNK = 8  # files that a process takes at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Utterances in protocol order: `pack[i]` is (n,) int16 at 16 kHz, a view of `samples` (N,)."""
+
+    samples: np.ndarray
+    starts: np.ndarray  # (utterances,) int64
+    lengths: np.ndarray  # (utterances,) int64
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        first = self.starts[index]
+        return self.samples[first : first + self.lengths[index]]
+
+
+def load(folder: str | os.PathLike, name: str, files: Mapping[str, Path], workers: int) -> Packed:
+    """The pack of `files` (utt_id → audio file, in protocol order), built in `workers` processes unless it is sound.
+
+    Says on stderr what it builds and why, how many utterances 16 bits cannot hold exactly, and when it has only the
+    pack to go by because the folders of the audio are not there. Raises UserError when a file cannot be read, the pack
+    cannot be written or a process dies; nothing half-written stays.
+    """
+    path = pack_path(folder, name, files)
+    with suppress(_Stale):
+        return _open(path, files)
+    with _alone(path.parent) as locked:
+        try:
+            return _open(path, files)  # the process that held the lock may have built it
+        except _Stale as stale:
+            _note(f"packing {len(files):,} utterances: {stale}")
+        for leftover in path.parent.glob(f".{name}_*") if locked else ():  # of builds that were killed
+            leftover.unlink()
+        _build(path, files, workers)
+        return _open(path, files)
+
+
+def pack_path(folder: str | os.PathLike, name: str, utt_ids: Iterable[str]) -> Path:
+    """Where the pack of these utterances lies: its .pcm; the index is .json."""
+    key = hashlib.sha256("\n".join(utt_ids).encode()).hexdigest()[:12]
+    return Path(folder) / f"{name}_{key}.pcm"
+
+
+# ------------------------------------------------------------------------------------------------------------ opening
+
+
+class _Stale(UserError):
+    """A pack that is absent, damaged or not of these files."""
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What a pack holds and was made from; lists have an entry for each utterance."""
+
+    format: int
+    utt_id: list[str]
+    samples: list[int]
+    file_bytes: list[int]
+    file_mtime_ns: list[int]
+    crc32: list[int]  # of the int16 bytes
+    rounded: int  # utterances whose samples were not 16-bit values
+
+
+def _open(path: Path, files: Mapping[str, Path]) -> Packed:
+    """The pack at `path`. Raises _Stale unless every byte of it is what these files gave."""
+    index = _read_index(path.with_suffix(".json"), list(files))
+    carried = not any(folder.is_dir() for folder in {file.parent for file in files.values()})
+    if not carried:
+        found = _stamps(files.values())
+        expected = zip(index.file_bytes, index.file_mtime_ns, strict=True)
+        for file, stamp in zip(files.values(), expected, strict=True):
+            if found.get(file) != stamp:
+                raise _Stale(f"{file} has changed since {path} was made" if file in found else f"{file} is missing")
+    if not path.is_file() or path.stat().st_size != 2 * sum(index.samples):
+        raise _Stale(f"{path} is not of the size that its index says")
+    lengths = np.array(index.samples)
+    pack = Packed(np.memmap(path, "<i2", "r").view(np.ndarray), np.cumsum(lengths) - lengths, lengths)
+    for i, utt_id in enumerate(tqdm(files, f"check {path.name}", leave=False, disable=None, delay=1)):
+        if zlib.crc32(pack[i]) != index.crc32[i]:
+            raise _Stale(f"{path} is damaged at {utt_id}")
+    if carried:
+        _note(f"using {path} without the audio that it was made from")
+    if index.rounded:
+        _note(f"{path}: {index.rounded:,} of {len(pack):,} utterances were not 16-bit 16 kHz and are rounded to it")
+    return pack
+
+
+def _read_index(path: Path, utt_ids: list[str]) -> _Index:
+    """Raises _Stale unless it is an index of these utterances; whatever else stands in it does no harm."""
+    try:
+        with path.open("rb") as file:
+            index = _Index(**json.loads(file.read(MAX_INDEX_BYTES)))
+    except FileNotFoundError as error:
+        raise _Stale(f"no {path} yet") from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise _Stale(f"{path} is no index") from error
+    count = len(utt_ids)
+    if index.format != FORMAT or index.utt_id != utt_ids or index.rounded not in range(count + 1):
+        raise _Stale(f"{path} is an index of another kind")
+    columns = (index.samples, index.file_bytes, index.file_mtime_ns, index.crc32)
+    if not all(_whole_numbers(column, count) for column in columns) or min(index.samples) < 1:
+        raise _Stale(f"{path} is damaged")
+    return index
+
+
+def _whole_numbers(column: Any, count: int) -> bool:
+    return isinstance(column, list) and len(column) == count and all(type(value) is int for value in column)
+
+
+def _stamps(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Bytes and mtime (ns) of each file that is there, by listing: to ask by name takes minutes on a network disk."""
+    wanted = defaultdict(set)
+    for file in files:
+        wanted[file.parent].add(file.name)
+    stamps = {}
+    for folder in filter(Path.is_dir, wanted):
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # a dead link
+                    if entry.name in wanted[folder]:
+                        status = entry.stat()
+                        stamps[folder / entry.name] = (status.st_size, status.st_mtime_ns)
+    return stamps
+
+
+# ----------------------------------------------------------------------------------------------------------- building
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock: of processes that want the same pack at once, one builds it and the rest wait.
+
+    Gives False where the disk has no locks, as some network disks.
+    """
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise UserError(f"cannot write packs to {folder}: {error.strerror}") from error
+    with file:
+        locked = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _note(f"waiting for another process that packs to {folder}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            locked = False
+        yield locked
+
+
+def _build(path: Path, files: Mapping[str, Path], workers: int) -> None:
+    """Decode all and write the samples, then the index: without it, samples do not count."""
+    stamps = _stamps(files.values())  # before decoding, so that a later change shows
+    lengths, checksums, rounded = [], [], 0
+    try:
+        decoding = closing(in_order(_read_int16, list(files.values()), workers))
+        with replacing(path) as temporary, temporary.open("wb") as file, decoding as decoded:
+            for samples, exact in tqdm(decoded, f"pack {path.stem}", len(files), leave=False, disable=None):
+                file.write(samples)
+                lengths.append(len(samples))
+                checksums.append(zlib.crc32(samples))
+                rounded += not exact
+        sizes, times = zip(*(stamps.get(file, (-1, -1)) for file in files.values()), strict=True)
+        index = _Index(FORMAT, list(files), lengths, sizes, times, checksums, rounded)
+        write_text(path.with_suffix(".json"), json.dumps(vars(index)))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _read_int16(file: Path) -> tuple[np.ndarray, bool]:
+    """The whole file as (n,) int16, and whether that is exactly what `audio.read` gives."""
+    samples = audio.read(file) * np.float32(FULL_SCALE)
+    rounded = np.rint(samples).clip(-FULL_SCALE, FULL_SCALE - 1)
+    return rounded.astype("<i2"), np.array_equal(rounded, samples)
+
+
+def in_order(function: Callable[[Any], Any], items: list, workers: int) -> Iterator[Any]:
+    """`function(item)` of each item in order, computed ahead in `workers` processes (0: in this one).
+
+    Few results wait at a time, however many items there are. Raises what `function` raises, and UserError when a
+    process dies. To be closed, that its processes end.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    pool, ahead = ProcessPoolExecutor(workers, initializer=_start_worker), deque()
+    try:
+        for first in range(0, len(items), CHUNK):
+            ahead.append(pool.submit(_each, function, items[first : first + CHUNK]))
+            if len(ahead) > 2 * workers:
+                yield from ahead.popleft().result()
+        while ahead:
+            yield from ahead.popleft().result()
+    except BrokenProcessPool as error:
+        expected = f"memory for {workers} of them (num_workers)"
+        raise UserError("a process that decodes audio died", expected, "it killed") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _each(function: Callable[[Any], Any], items: list) -> list:
+    return [function(item) for item in items]
+
+
+def _start_worker() -> None:
+    leave_signals_to_parent()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, who would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def leave_signals_to_parent(_worker: int = 0) -> None:
+    """For a worker process: Ctrl-C reaches the whole group, and the parent decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
