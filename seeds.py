@@ -1,0 +1,227 @@
+"""One configuration over several seeds: mean, spread and the interval of the mean, from the runs' logs.
+
+    python seeds.py exp_result/LA_AASIST_ep100_bs24_seed{1,2,3} --output results/AASIST_seeds
+
+Prints a table; --output also gets summary.json, summary.txt, summary.tex (booktabs) and seeds.png/.pdf. The runs may
+have been trained anywhere; each needs its log.jsonl and config.conf.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+import plots
+from cli import Parser, UserError, run, write_text
+from config import INCIDENTAL, load_config, to_dict
+from run_log import Log
+
+CHECKPOINTS = ("best", "swa", "ema")
+# measure: partition, name, decimals
+MEASURES = {
+    "dev_eer_percent": ("dev", "EER (%)", 3),
+    "dev_min_tdcf": ("dev", "min t-DCF", 4),
+    "eer_percent": ("eval", "EER (%)", 3),
+    "min_tdcf": ("eval", "min t-DCF", 4),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's log says about it."""
+
+    name: str
+    seed: int
+    state: str  # "finished", or where it stands
+    settings: dict[str, object]  # what has to be the same for all seeds, by name
+    results: dict[str, dict[str, float]]  # of each checkpoint the `MEASURES` that are known
+
+    @property
+    def finished(self) -> bool:
+        return self.state == "finished"
+
+
+def read_run(folder: str | Path) -> Run:
+    """The run in `folder`. Raises UserError when there is none that can be read."""
+    folder = Path(folder)
+    log = Log(folder / "log.jsonl")
+    log.refresh()
+    if log.trouble:
+        raise UserError(f"cannot read {log.path}: {log.trouble}")
+    if log.start is None:
+        raise UserError(f"{log.path} is no run's log", 'an event "start"', "none")
+    state = (
+        "finished" if log.last["event"] == "end" else f"{next(reversed(log.epochs), 0)} of {log.start['epochs']} epochs"
+    )
+    init = Path(log.start["init"]).name if log.start["init"] else None  # the same file may have another path elsewhere
+    settings = dict(_flat(to_dict(load_config(folder / "config.conf")))) | dict(_flat({"trials": log.start["trials"]}))
+    settings = {name: value for name, value in settings.items() if name not in INCIDENTAL | {"seed"}} | {"init": init}
+    results = {
+        checkpoint: {measure: event[measure] for measure in MEASURES if event[measure] is not None}
+        for checkpoint in CHECKPOINTS
+        if (event := log.evals.get(checkpoint))
+    }
+    return Run(folder.resolve().name, log.start["seed"], state, settings, results)
+
+
+def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested keys as `outer.inner`."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def check(runs: Sequence[Run]) -> None:
+    """Raises UserError unless these are finished runs of one configuration, each with another seed."""
+    if not runs:
+        raise UserError("nothing to summarise", "at least one run", "none")
+    for one in runs:
+        if not one.finished:
+            raise UserError(f"run {one.name} is not finished", 'an event "end" at the end of its log', one.state)
+        if not one.results:
+            raise UserError(f"run {one.name} has no results", 'an event "eval" of best.pth or swa.pth', "none")
+    first = runs[0]
+    for other in runs[1:]:
+        for name in first.settings | other.settings:
+            values = [one.settings.get(name) for one in (first, other)]
+            if values[0] != values[1]:
+                raise UserError(f"runs {first.name} and {other.name} differ in {name}", *map(repr, values))
+        if first.results.keys() != other.results.keys():
+            names = [", ".join(one.results) for one in (first, other)]
+            raise UserError(f"runs {first.name} and {other.name} have other checkpoints", *names)
+    for one, other in pairwise(sorted(runs, key=lambda one: one.seed)):
+        if one.seed == other.seed:
+            raise UserError(f"runs {one.name} and {other.name} have the same seed", "different seeds", one.seed)
+
+
+def summarise(runs: Sequence[Run]) -> dict:
+    """Of each checkpoint and measure the statistics over seeds, ready for JSON. Raises UserError, see `check`.
+
+    {"seeds": […], "runs": {seed: name}, "checkpoints": {checkpoint: {measure: see `statistics`}}}
+    """
+    check(runs)
+    runs = sorted(runs, key=lambda one: one.seed)
+    checkpoints = {}
+    for checkpoint in runs[0].results:
+        found = {measure: {one.seed: one.results[checkpoint].get(measure) for one in runs} for measure in MEASURES}
+        known = {measure: {seed: x for seed, x in values.items() if x is not None} for measure, values in found.items()}
+        checkpoints[checkpoint] = {measure: statistics(values) for measure, values in known.items() if values}
+    seeds = [one.seed for one in runs]
+    return {"seeds": seeds, "runs": {str(one.seed): one.name for one in runs}, "checkpoints": checkpoints}
+
+
+def statistics(values: dict[int, float]) -> dict:
+    """Of a value for each seed: n, mean, sd (n − 1), min, max, the mean's 95 % interval (Student's t), best_of_n.
+
+    sd and interval are None for a single seed. best_of_n, the luckiest seed, is what papers call the best run.
+    """
+    from scipy.special import stdtrit
+
+    x, n = np.array(list(values.values())), len(values)
+    mean, best = float(x.mean()), min(values, key=values.get)
+    sd = float(x.std(ddof=1)) if n > 1 else None
+    half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5 if n > 1 else None
+    return {
+        "n": n,
+        "mean": mean,
+        "sd": sd,
+        "min": float(x.min()),
+        "max": float(x.max()),
+        "interval": [mean - half, mean + half] if n > 1 else None,
+        "best_of_n": {"seed": best, "value": values[best]},
+        "values": [{"seed": seed, "value": value} for seed, value in values.items()],
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- output
+
+
+def format_table(summary: dict) -> str:
+    """An aligned table for people."""
+    seeds = summary["seeds"]
+    lines = [f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: {', '.join(map(str, seeds))}", ""]
+    lines.append(
+        f"{'':<6}{'':<15}{'n':>3}{'mean':>10}{'sd':>9}   {'95 % of the mean':<19}{'worst':>9}{'best of n':>11} (seed)"
+    )
+    for checkpoint, measures in summary["checkpoints"].items():
+        for measure, found in measures.items():
+            partition, name, digits = MEASURES[measure]
+            cells = [_number(found[key], digits) for key in ("mean", "sd")]
+            ends = " … ".join(f"{end:.{digits}f}" for end in found["interval"] or []) or "–"
+            best = found["best_of_n"]
+            line = f"{checkpoint:<6}{partition + ' ' + name:<15}{found['n']:>3}{cells[0]:>10}{cells[1]:>9}   {ends:<19}"
+            lines.append(f"{line}{found['max']:>9.{digits}f}{best['value']:>11.{digits}f} ({best['seed']})")
+    lines += ["", "best of n is luck: report the mean. sd and interval speak of other seeds, not of other data."]
+    return "\n".join(lines)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def format_latex(summary: dict) -> str:
+    """A tabular (booktabs), a row for each checkpoint: mean ± sd, and the best of n in brackets."""
+    heads = [f"{partition} {name}".replace("%", "\\%") for partition, name, _ in MEASURES.values()]
+    lines = [
+        f"% {len(summary['seeds'])} seeds: mean and standard deviation; in brackets the luckiest. Needs booktabs.",
+        f"\\begin{{tabular}}{{l{'r' * len(heads)}}}",
+        "\\toprule",
+        f"checkpoint & {' & '.join(heads)} \\\\",
+        "\\midrule",
+    ]
+    for checkpoint, measures in summary["checkpoints"].items():
+        cells = [_latex_cell(measures.get(measure), digits) for measure, (_, _, digits) in MEASURES.items()]
+        lines.append(f"{checkpoint} & {' & '.join(cells)} \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+
+
+def _latex_cell(found: dict | None, digits: int) -> str:
+    if found is None:
+        return "--"
+    spread = "" if found["sd"] is None else f" \\pm {found['sd']:.{digits}f}"
+    return f"${found['mean']:.{digits}f}{spread}$ ({found['best_of_n']['value']:.{digits}f})"
+
+
+def write(folder: str | Path, summary: dict) -> list[Path]:
+    """summary.json, .txt and .tex, seeds.png and .pdf in `folder`; returns their paths. Raises UserError."""
+    texts = {
+        "json": json.dumps(summary, indent=2, allow_nan=False),
+        "txt": format_table(summary),
+        "tex": format_latex(summary),
+    }
+    paths = [Path(folder) / f"summary.{kind}" for kind in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_text(path, text + "\n")
+    return paths + plots.save(plots.seeds(_panels(summary)), Path(folder) / "seeds")
+
+
+def _panels(summary: dict) -> dict[str, list[plots.Spread]]:
+    panels: dict[str, list[plots.Spread]] = {}
+    for checkpoint, measures in summary["checkpoints"].items():
+        for measure, found in measures.items():
+            partition, name, _ = MEASURES[measure]
+            values = [item["value"] for item in found["values"]]
+            spread = plots.Spread(checkpoint, partition, values, found["mean"], found["interval"])
+            panels.setdefault(name, []).append(spread)
+    return panels
+
+
+def main() -> None:
+    """The command."""
+    parser = Parser(prog="seeds.py", description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, each of another seed")
+    parser.add_argument("--output", metavar="DIR", help="write summary.json, .txt, .tex and the figure here, too")
+    options = parser.parse_args()
+    summary = summarise([read_run(folder) for folder in options.runs])
+    print(format_table(summary))
+    if options.output:
+        write(options.output, summary)
+
+
+if __name__ == "__main__":
+    run(main)
