@@ -87,22 +87,14 @@ def _is_installed(package: str) -> bool:
 
 
 def _load_torch(path: Path, precision: str, device: str) -> tuple[Engine, Card]:
-    from utils import load_model, pick_device
+    from utils import load_model, pick_device, set_precision
 
     target = pick_device(device)
+    set_precision(precision, target)
     if target.type == "cpu":
         keep_freed_memory()
-        if precision == "bf16" and not _computes_bf16():
-            print("note: this CPU emulates bf16, which takes ten times as long as fp32", file=sys.stderr)
     model, checkpoint = load_model(path)
     return TorchEngine(model, target, precision), Card.of(checkpoint, path)
-
-
-def _computes_bf16() -> bool:
-    """Whether the CPU has instructions for bf16; where the system does not tell, it is believed to."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else "bf16"
-    return "bf16" in flags  # avx512_bf16, amx_bf16, on ARM bf16
 
 
 def _load_exported(path: Path, engine: str, precision: str, device: str) -> tuple[Engine, Card]:

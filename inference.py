@@ -17,6 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,6 +28,7 @@ from cli import Parser, UserError, run
 from decoding import recordings
 from engines import Engine, load
 from journal import Journal, part_path, write_csv, write_scores
+from processes import Processes
 from score_files import BONAFIDE
 from verdict import AGGREGATES, NAMES, Chunk, Judge, Result, Settings, line, operating_point, report, summary
 from weights import OFFICIAL, Card, locate
@@ -205,34 +207,10 @@ def files_below(folder: Path, recursive: bool) -> list[Path]:
     return found
 
 
-class Processes:
-    """The processes that torchrun started, this one among them; without torchrun this one alone."""
-
-    def __init__(self):
-        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        if self.size > 1:
-            from datetime import timedelta
-
-            from torch import distributed
-
-            # A share of the files may take days longer than another.
-            distributed.init_process_group("gloo", timeout=timedelta(days=30))
-
-    def share(self, value: list) -> list:
-        """The first process's value, in all of them; each waits until all are here."""
-        if self.size > 1:
-            from torch import distributed
-
-            box = [value]
-            distributed.broadcast_object_list(box)
-            distributed.barrier()
-            value = box[0]
-        return value
-
-
 def score_batch(detector: Detector, judge: Judge, files: list[Path], args) -> int:
     """Score the files that the journal does not hold, print and write what was asked for; returns the exit code."""
-    processes, names = Processes(), [str(file) for file in files]
+    processes = Processes(timedelta(days=30))  # a share of the files may take days longer than another
+    names = [str(file) for file in files]
     header = judge.header() | {"engine": {"name": detector.engine.name, "precision": detector.engine.precision}}
     path, journal = journal_path(args), None
     if path and processes.rank == 0:

@@ -1,14 +1,15 @@
-"""What a training run stands on: seeds, device, optimizer and schedule, checkpoints, the run's log."""
+"""What a training run stands on: seeds, device and precision, checkpoints, the run's log."""
 
 import hashlib
 import io
 import json
-import math
 import os
 import pickle
 import random
+import sys
+import time
+import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from cli import UserError, replacing
-from config import Config, OptimConfig, load_config
+from config import Config, load_config
 from models import build_model
 
 # On a CPU the kernel clears every large tensor's pages anew, which takes longer than the model; huge pages halve that.
@@ -32,12 +33,18 @@ CONFIGS = Path(__file__).parent / "config"
 
 
 def seed_everything(config: Config) -> None:
-    """Seed every generator and set cuDNN as `config` says."""
+    """Seed every generator, and choose algorithms as `config` says."""
     random.seed(config.seed)
     np.random.seed(config.seed)  # noqa: NPY002 — what third-party code draws from
     torch.manual_seed(config.seed)
-    torch.backends.cudnn.deterministic = config.cudnn_deterministic_toggle
-    torch.backends.cudnn.benchmark = config.cudnn_benchmark_toggle
+    torch.backends.cudnn.deterministic = config.deterministic or config.cudnn_deterministic_toggle
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark_toggle and not config.deterministic
+    # Max-pooling's backward pass is refused otherwise, for windows that overlap; ours do not, so nothing is added up.
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    warnings.filterwarnings("ignore", message="max_pool2d_with_indices_backward")
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid, and slow
 
 
 def rng_state() -> dict:
@@ -62,41 +69,35 @@ def pick_device(name: str | torch.device) -> torch.device:
     return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name)
 
 
-# -------------------------------------------------------------------------------------------------- optimization
+def set_precision(precision: str, device: torch.device) -> None:
+    """Let a GPU round fp32 factors to 19 bits (`tf32`), which torch does in convolutions unless told not to.
 
-
-def build_optimizer(model: nn.Module, c: OptimConfig) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if c.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=c.base_lr, momentum=c.momentum, nesterov=c.nesterov, weight_decay=c.weight_decay
-        )
-    return torch.optim.Adam(parameters, lr=c.base_lr, betas=c.betas, weight_decay=c.weight_decay, amsgrad=c.amsgrad)
-
-
-def learning_rate(c: OptimConfig, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
-    """The schedule as a function of the steps done before; it holds no state, so resuming needs none.
-
-    cosine: lr_min + (base − lr_min)/2 · (1 + cos(π·step/steps)); sgdr: the same over cycles of T0·Tmult^k epochs
-    (arXiv 1608.03983); multistep: base · lr_decay^(milestones passed); keras_decay: base/(1 + 1e-4·step).
+    Says so on stderr where a precision gains nothing on this device.
     """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if device.type == "cpu" and precision == "tf32":
+        print("note: a CPU has no tf32: computing in fp32", file=sys.stderr)
+    if device.type == "cpu" and precision == "bf16" and not computes_bf16():
+        print("note: this CPU emulates bf16, which takes ten times as long as fp32", file=sys.stderr)
 
-    def annealed(share: float) -> float:
-        return c.lr_min + (c.base_lr - c.lr_min) / 2 * (1 + math.cos(math.pi * share))
 
-    def sgdr(step: int) -> float:
-        epoch, cycle = step / steps_per_epoch, float(c.T0)
-        while epoch >= cycle:
-            epoch, cycle = epoch - cycle, cycle * c.Tmult
-        return annealed(epoch / cycle)
+def computes_bf16() -> bool:
+    """Whether the CPU has instructions for bf16; where the system does not tell, it is believed to."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else "bf16"
+    return "bf16" in flags  # avx512_bf16, amx_bf16, on ARM bf16
 
-    return {
-        "cosine": lambda step: annealed(step / (steps_per_epoch * epochs)),
-        "sgdr": sgdr,
-        "multistep": lambda step: c.base_lr * c.lr_decay ** sum(step >= m * steps_per_epoch for m in c.milestones),
-        "keras_decay": lambda step: c.base_lr / (1 + 1e-4 * step),
-        "none": lambda step: c.base_lr,
-    }[c.scheduler]
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes that this process has taken at most, of the GPU's memory or of the machine's; None where none can tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 # --------------------------------------------------------------------------------------------------- checkpoints
@@ -190,36 +191,41 @@ def _plain_names(weights: dict[str, Any]) -> dict[str, Any]:
 class RunLog:
     """`log.jsonl` (an object per event), `metric_log.txt` (for people) and, when installed, TensorBoard.
 
-    A resumed run passes the sizes that its checkpoint knew; what was logged after them is cut off and done again.
+    A resumed run passes the sizes that its checkpoint knew and the epochs it had done; what was logged after them is
+    cut off and done again. Of several processes only the one that `writes` writes.
     """
 
-    def __init__(self, folder: Path, sizes: dict[str, int] | None = None):
-        self.paths = {"jsonl": folder / "log.jsonl", "text": folder / "metric_log.txt"}
+    def __init__(self, folder: Path, sizes: dict[str, int] | None = None, epochs: int = 0, writes: bool = True):
+        self.paths = {"jsonl": folder / "log.jsonl", "text": folder / "metric_log.txt"} if writes else {}
         for name, path in self.paths.items():
             path.touch()
             os.truncate(path, sizes[name] if sizes else 0)
-        self.board = _tensorboard(folder)
+        self.board = _tensorboard(folder, epochs) if writes else None
 
     def event(self, kind: str, **values: Any) -> None:
-        """Append {"event": kind, **values}; numbers also go to TensorBoard at `values["epoch"]`."""
-        with self.paths["jsonl"].open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": kind, **values}, allow_nan=False) + "\n")
-        for name, value in values.items() if self.board and "epoch" in values else ():
+        """Append {"event": kind, "time": Unix seconds, **values}; of an epoch the numbers also go to TensorBoard."""
+        event = {"event": kind, "time": round(time.time(), 3), **values}
+        self._append("jsonl", json.dumps(event, allow_nan=False))
+        for name, value in values.items() if self.board and kind == "epoch" else ():
             if isinstance(value, int | float) and name != "epoch":
                 self.board.add_scalar(f"{kind}/{name}", value, values["epoch"])
 
     def line(self, text: str) -> None:
         """Append one line for people."""
-        with self.paths["text"].open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        self._append("text", text)
 
     def sizes(self) -> dict[str, int]:
         return {name: path.stat().st_size for name, path in self.paths.items()}
 
+    def _append(self, name: str, text: str) -> None:
+        if name in self.paths:
+            with self.paths[name].open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
 
-def _tensorboard(folder: Path):
+
+def _tensorboard(folder: Path, epochs: int):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(folder)
+    return SummaryWriter(folder, purge_step=epochs + 1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from config import parse, require
 
-from .layers import GraphAttention, GraphPool, HeteroGraphAttention, ResidualBlock, SincBank
+from .layers import GraphAttention, GraphPool, HeteroGraphAttention, ResidualBlock, SincBank, fp32
 
 
 @dataclass(frozen=True)
@@ -95,23 +95,29 @@ class Model(nn.Module):
 
         freq_aug: mask random neighbouring filters; only in training mode.
         """
-        e = self.encode(x, mask=freq_aug and self.training).abs()  # (B, C, N_S, N_T)
-        spectral = e.amax(dim=3).transpose(1, 2) + self.pos_S  # (B, N_S, C)
-        temporal = e.amax(dim=2).transpose(1, 2)  # (B, N_T, C)
-        spectral = self.pool_S(self.GAT_layer_S(spectral))
-        temporal = self.pool_T(self.GAT_layer_T(temporal))
-
-        branches = zip(self._branch("1", temporal, spectral), self._branch("2", temporal, spectral), strict=True)
-        T, S, master = (torch.maximum(self.drop_way(a), self.drop_way(b)) for a, b in branches)
-        readout = [T.abs().amax(dim=1), T.mean(dim=1), S.abs().amax(dim=1), S.mean(dim=1), master[:, 0]]
-        hidden = self.drop(torch.cat(readout, dim=1))  # (B, 5·D)
-        return hidden, self.out_layer(hidden)
+        return self.classify(self.encode(x, mask=freq_aug and self.training))
 
     def encode(self, x: Tensor, mask: bool = False) -> Tensor:
         """(B, T) → (B, C, N_S, N_T): filter bank, then the residual encoder (RawNet2-based, section 2.1)."""
-        x = self.conv_time(x, mask)[:, None]  # (B, 1, filters, T - taps + 1)
-        x = F.max_pool2d(x.abs(), 3)  # (B, 1, N_S, ·)
+        with fp32(x):
+            x = self.conv_time(x, mask)[:, None]  # (B, 1, filters, T - taps + 1)
+            x = F.max_pool2d(x.abs(), 3)  # (B, 1, N_S, ·)
         return self.encoder(F.selu(self.first_bn(x)))
+
+    def classify(self, e: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoded (B, C, N_S, N_T) → hidden (B, 5·D), logits (B, 2): the graphs (sections 2.2 to 2.4)."""
+        with fp32(e):  # half precision would make ties of the scores that the pools choose by
+            e = e.float().abs()
+            spectral = e.amax(dim=3).transpose(1, 2) + self.pos_S  # (B, N_S, C)
+            temporal = e.amax(dim=2).transpose(1, 2)  # (B, N_T, C)
+            spectral = self.pool_S(self.GAT_layer_S(spectral))
+            temporal = self.pool_T(self.GAT_layer_T(temporal))
+
+            branches = zip(self._branch("1", temporal, spectral), self._branch("2", temporal, spectral), strict=True)
+            T, S, master = (torch.maximum(self.drop_way(a), self.drop_way(b)) for a, b in branches)
+            readout = [T.abs().amax(dim=1), T.mean(dim=1), S.abs().amax(dim=1), S.mean(dim=1), master[:, 0]]
+            hidden = self.drop(torch.cat(readout, dim=1))  # (B, 5·D)
+            return hidden, self.out_layer(hidden)
 
     def _branch(self, name: str, temporal: Tensor, spectral: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One heterogeneous stacking branch (section 2.4) → temporal and spectral (B, ·, D), master (B, 1, D)."""

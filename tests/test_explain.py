@@ -69,10 +69,12 @@ def test_evidence_of_spoof_lowers_the_score():
 def test_the_model_stays_as_it_was(training):
     model = tiny().train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    learnt = [parameter.requires_grad for parameter in model.parameters()]
     with torch.no_grad():  # as a server may call it
         saliency(model, NOISE)
     assert model.training == training and not model.conv_time._forward_hooks
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert [parameter.requires_grad for parameter in model.parameters()] == learnt
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

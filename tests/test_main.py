@@ -185,8 +185,9 @@ def test_interrupted_and_resumed_run_ends_like_an_uninterrupted_one(finished, tm
     for name in ("best", "swa"):
         assert same(weights(finished, name), weights(run, name))
     assert scored(finished, "eval_swa") == scored(run, "eval_swa")
-    epochs = [json.loads(line).get("epoch") for line in (run / "log.jsonl").read_text().splitlines()]
-    assert epochs == [None, 1, 2, 2, 2, 2]
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["start", "resume", "epoch", "epoch", "eval", "eval", "end"]
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1, 2]
 
 
 def test_resuming_a_finished_run_repeats_only_its_end(finished, tmp_path):
@@ -195,7 +196,8 @@ def test_resuming_a_finished_run_repeats_only_its_end(finished, tmp_path):
     done = run_command("main.py", "--resume", run)
     assert done.returncode == 0, done.stderr
     assert same(weights(finished, "swa"), weights(run, "swa"))
-    assert len((run / "log.jsonl").read_text().splitlines()) == 6
+    events = [json.loads(line)["event"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert events == ["start", "epoch", "epoch", "resume", "eval", "eval", "end"]
 
 
 def test_a_resumed_run_stays_the_run_it_was(finished, tmp_path):

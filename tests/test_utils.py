@@ -12,10 +12,9 @@ from conftest import ROOT, TINY_MODEL, Malice, assert_user_error
 from cli import UserError
 from config import Config, OptimConfig, load_config
 from models import build_model
+from optimization import build_optimizer, learning_rate
 from utils import (
     RunLog,
-    build_optimizer,
-    learning_rate,
     load_model,
     pick_device,
     rng_state,

@@ -1,0 +1,221 @@
+"""From a batch to new weights: optimizer, schedule, and a training step with all that a config may ask of it.
+
+How a gradient is computed (precision, compiling, micro-batches, several processes) is kept apart from what it then
+does (clipping, sharpness-aware minimization, the mean over steps): the step reads top to bottom.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import Config, OptimConfig
+from models.layers import ResidualBlock, statistics_kept
+
+# ------------------------------------------------------------------------------------------------------ the optimizer
+
+
+def build_optimizer(model: nn.Module, c: OptimConfig) -> torch.optim.Optimizer:
+    """Adam or SGD over all parameters that are learnt; one kernel for all of them on a GPU."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    options = {"lr": c.base_lr, "weight_decay": c.weight_decay, "fused": parameters[0].is_cuda}
+    if c.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=c.momentum, nesterov=c.nesterov, **options)
+    return torch.optim.Adam(parameters, betas=c.betas, amsgrad=c.amsgrad, **options)
+
+
+def learning_rate(c: OptimConfig, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
+    """The schedule as a function of the steps done before; it holds no state, so resuming needs none.
+
+    cosine: lr_min + (base − lr_min)/2 · (1 + cos(π·step/steps)); sgdr: the same over cycles of T0·Tmult^k epochs
+    (arXiv 1608.03983); multistep: base · lr_decay^(milestones passed); keras_decay: base/(1 + 1e-4·step).
+    In a warm-up of w steps, step k has (k + 1)/w of that.
+    """
+
+    def annealed(share: float) -> float:
+        return c.lr_min + (c.base_lr - c.lr_min) / 2 * (1 + math.cos(math.pi * share))
+
+    def sgdr(step: int) -> float:
+        epoch, cycle = step / steps_per_epoch, float(c.T0)
+        while epoch >= cycle:
+            epoch, cycle = epoch - cycle, cycle * c.Tmult
+        return annealed(epoch / cycle)
+
+    schedule = {
+        "cosine": lambda step: annealed(step / (steps_per_epoch * epochs)),
+        "sgdr": sgdr,
+        "multistep": lambda step: c.base_lr * c.lr_decay ** sum(step >= m * steps_per_epoch for m in c.milestones),
+        "keras_decay": lambda step: c.base_lr / (1 + 1e-4 * step),
+        "none": lambda step: c.base_lr,
+    }[c.scheduler]
+    warmup = max(1.0, c.warmup_epochs * steps_per_epoch)
+    return lambda step: min(1.0, (step + 1) / warmup) * schedule(step)
+
+
+# ----------------------------------------------------------------------------------------------------------- the step
+
+
+class Stepper:
+    """Makes updates of the weights of `model`, which is on its device; `model.state_dict()` stays as it is alone.
+
+    processes: how many train together; each calls with its own share of the batch.
+    """
+
+    def __init__(self, model: nn.Module, config: Config, steps_per_epoch: int, processes: int = 1):
+        self.model, self.config, self.processes = model, config, processes
+        self.device = next(model.parameters()).device
+        for block in model.modules():
+            if isinstance(block, ResidualBlock):
+                block.recompute = config.recompute
+        if processes > 1:
+            synchronise_batch_norm(model)
+        self.learnt = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(model, config.optim_config)
+        self.schedule = learning_rate(config.optim_config, steps_per_epoch, config.num_epochs)
+        self.class_weights = torch.tensor(config.class_weights, device=self.device)
+        self.ema = copy.deepcopy(model) if config.ema_decay else None
+        self.network = model
+        if processes > 1:
+            self.network = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        if config.compile:
+            self.network = compiled(self.network)
+
+    def __call__(self, parts: Sequence[tuple[Tensor, Tensor]], weight: float, step: int) -> Tensor:
+        """One update; returns this process's share of the batch's loss, a scalar on the device.
+
+        parts: the micro-batches (m, samples), (m,). weight: the sum of the whole batch's class weights, all processes'.
+        step: how many updates there were before.
+        """
+        c = self.config.optim_config
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule(step)
+        loss = self._gradient(parts, weight)
+        if c.sam_rho:
+            with uphill(self.learnt, c.sam_rho), statistics_kept(self.model):
+                self._gradient(parts, weight)
+        if c.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.learnt, c.max_grad_norm)
+        self.optimizer.step()
+        if self.ema is not None:
+            follow(self.ema, self.model, min(self.config.ema_decay, (1 + step) / (10 + step)))
+        return loss
+
+    def _gradient(self, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -> Tensor:
+        """Set the parameters' gradients to the whole batch's; returns this process's share of its loss."""
+        self.optimizer.zero_grad()
+        total = torch.zeros((), device=self.device)
+        for number, (x, y) in enumerate(parts, start=1):
+            x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+            with self._exchange(number == len(parts)):
+                loss = self._loss(x, y) / weight
+                (loss * self.processes).backward()  # the processes' gradients are averaged, we want their sum
+            total += loss.detach()
+        return total
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy, weighted by class and summed over the utterances."""
+        c = self.config
+        if c.compile and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=c.precision == "bf16"):
+            _, logits = self.network(x, freq_aug=c.freq_aug)
+        options = {"weight": self.class_weights, "label_smoothing": c.label_smoothing}
+        return F.cross_entropy(logits.float(), y, reduction="sum", **options)
+
+    def _exchange(self, last: bool):
+        """Several processes exchange gradients once a batch, with its last micro-batch."""
+        return nullcontext() if last or self.processes == 1 else self.network.no_sync()
+
+    def state_dict(self) -> dict:
+        """What going on needs beside the model's weights."""
+        return {"optimizer": self.optimizer.state_dict(), "ema": self.ema.state_dict() if self.ema else None}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """torch.compile, on a GPU with CUDA graphs: a training batch always has the same shape."""
+    on_gpu = next(model.parameters()).is_cuda
+    return torch.compile(model, mode="reduce-overhead" if on_gpu else "default")
+
+
+@contextmanager
+def uphill(parameters: Sequence[nn.Parameter], rho: float) -> Iterator[None]:
+    """Move the weights by `rho` along their gradient, and exactly back again in the end.
+
+    The gradient found there is that of sharpness-aware minimization (arXiv 2010.01412, equations 2 and 3).
+    """
+    moved = [p for p in parameters if p.grad is not None]
+    before = [p.detach().clone() for p in moved]
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in moved]))
+    with torch.no_grad():
+        for p in moved:
+            p.add_(rho * p.grad / (norm + 1e-12))
+    yield
+    with torch.no_grad():
+        for p, old in zip(moved, before, strict=True):
+            p.copy_(old)
+
+
+@torch.no_grad()
+def follow(mean: nn.Module, model: nn.Module, decay: float) -> None:
+    """mean ← decay · mean + (1 − decay) · model, of weights and batch norm statistics."""
+    for old, new in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, 1 - decay)
+        else:
+            old.copy_(new)
+
+
+# -------------------------------------------------------------------------------------------------- several processes
+
+
+def synchronise_batch_norm(model: nn.Module) -> None:
+    """Let batch norms in training normalise by the batches of all processes together, as one process would."""
+    if next(model.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return
+    for norm in model.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.__class__ = SyncBatchNorm
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """`nn.SyncBatchNorm`, which refuses tensors on a CPU, for processes that have equal shares of the batch."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, …) → the same shape."""
+        if not self.training:
+            return super().forward(x)
+        var, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=0)  # (C,)
+        whole_mean = _mean_over_processes(mean)
+        var = _mean_over_processes(var + (mean - whole_mean) ** 2)
+        if self.track_running_stats:
+            self._track(whole_mean.detach(), var.detach(), x.numel() // x.shape[1])
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        return (x * scale.view(shape) + (self.bias - whole_mean * scale).view(shape)).to(x.dtype)
+
+    def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Running statistics as `nn.BatchNorm2d` keeps them; count: values of a channel in this process."""
+        count *= torch.distributed.get_world_size()
+        self.num_batches_tracked.add_(1)
+        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(var * count / (count - 1), share)
+
+
+def _mean_over_processes(x: Tensor) -> Tensor:
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(x) / torch.distributed.get_world_size()

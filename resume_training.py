@@ -1,0 +1,51 @@
+"""Go on with a run that was killed, or stopped, or that lost its machine.
+
+    python resume_training.py exp_result/LA_AASIST_ep100_bs24      # the run folder, or any file in it
+    python resume_training.py                                      # the newest unfinished run in ./exp_result
+    python resume_training.py exp_result/RUN --database_path /data/LA --cache mmap
+
+The run ends with the same bits as if nothing had happened. All further options are main.py's that a run may be resumed
+with: --device, and whatever says where the data is and how it is read.
+"""
+
+import sys
+from pathlib import Path
+
+import main
+from cli import Parser, UserError, run
+from run_log import Log
+
+
+def find_run(given: str | None) -> Path:
+    """The run folder that was meant. Raises UserError when there is none."""
+    if given is not None:
+        path = Path(given)
+        for folder in (path, *path.resolve().parents):
+            if (folder / "config.conf").is_file():
+                return folder
+        raise UserError(f"no run at {given}", "a run folder, with its config.conf", "none there or above")
+    runs = [path.parent for path in Path("exp_result").glob("*/config.conf")]
+    unfinished = [folder for folder in runs if not is_finished(folder)]
+    if not unfinished:
+        raise UserError("nothing to resume", "an unfinished run in ./exp_result", f"{len(runs)} runs, all finished")
+    return max(unfinished, key=lambda folder: (folder / "weights" / "last.pth").stat().st_mtime)
+
+
+def is_finished(folder: Path) -> bool:
+    log = Log(folder / "log.jsonl")
+    log.refresh()
+    return log.last is not None and log.last["event"] == "end"
+
+
+def resume() -> int | None:
+    parser = Parser(prog="resume_training.py", description=__doc__)
+    parser.add_argument("run", nargs="?", help="the run folder (default: the newest unfinished in ./exp_result)")
+    options, rest = parser.parse_known_args()
+    folder = find_run(options.run)
+    print(f"resuming {folder}", file=sys.stderr)
+    sys.argv = ["main.py", "--resume", str(folder), *rest]
+    return main.main()
+
+
+if __name__ == "__main__":
+    run(resume)
