@@ -34,7 +34,8 @@ from training import Data, Place, Stopped, Training, load_initial, score
 from utils import pick_device, set_precision
 
 PATIENCE = timedelta(minutes=30)  # that one process waits for another
-OVERRIDES = ("database_path", "seed", "num_epochs", "batch_size", "num_workers", "cache", "cache_path", "precision")
+OVERRIDES = ("database_path", "seed", "num_epochs", "batch_size", "num_workers")
+OVERRIDES += ("cache", "cache_path", "precision", "compile")
 
 
 def main() -> int | None:
@@ -63,22 +64,22 @@ def run_to_end(training: "Training", resume: bool, overwrite: bool) -> int:
 
     A new folder is removed when a user's mistake shows before anything was saved in it.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, training.on_signal)
-    if resume:
-        training.restore()
-    else:
-        training.begin(overwrite)
+    before = {number: signal.signal(number, training.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        training.restore() if resume else training.begin(overwrite)
         training.run()
     except Stopped as stopped:
         print(f"stopped; go on with: python main.py --resume {training.folder}", file=sys.stderr)
         return 128 + stopped.signal
     except UserError as error:
-        training.log.event("error", message=str(error)[:1000])
+        if training.log:
+            training.log.event("error", message=str(error)[:1000])
         if training.is_new and training.place.processes.leads:
             shutil.rmtree(training.folder)
         raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 
@@ -148,16 +149,17 @@ def parse_arguments():
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="a run for each, then mean and spread")
     parser.add_argument("--runs", type=int, metavar="N", help="as --seeds, of N from the config's seed on")
     parser.add_argument("--init", metavar="WEIGHTS", help="start from these weights (fine-tuning)")
-    parser.add_argument(
-        "--check_data", action="store_true", help="only read every file, and say what there is"
-    )
+    parser.add_argument("--check_data", action="store_true", help="only read every file, and say what there is")
     parser.add_argument("--eval", action="store_true", help="only score eval with the configured model_path")
     parser.add_argument("--eval_model_weights", metavar="WEIGHTS", help="with --eval: in place of model_path")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    group = parser.add_argument_group("in place of the config's value")
     for name in OVERRIDES:
         kind = Config.__annotations__[name]
         options = {"choices": get_args(kind)} if get_args(kind) else {"type": kind}
-        parser.add_argument(f"--{name}", help="in place of the config's", **options)
+        if kind is bool:
+            options = {"action": "store_const", "const": True}
+        group.add_argument(f"--{name}", **options)
     args = parser.parse_args()
     check_arguments(parser, args)
     return args

@@ -80,9 +80,9 @@ class Stepper:
         self.ema = copy.deepcopy(model) if config.ema_decay else None
         self.network = model
         if processes > 1:
-            self.network = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+            self.network = nn.parallel.DistributedDataParallel(model)
         if config.compile:
-            self.network = compiled(self.network)
+            self.network = compiled(self.network, graphs=processes == 1)
 
     def __call__(self, parts: Sequence[tuple[Tensor, Tensor]], weight: float, step: int) -> Tensor:
         """One update; returns this process's share of the batch's loss, a scalar on the device.
@@ -140,10 +140,12 @@ class Stepper:
             self.ema.load_state_dict(state["ema"])
 
 
-def compiled(model: nn.Module) -> nn.Module:
-    """torch.compile, on a GPU with CUDA graphs: a training batch always has the same shape."""
-    on_gpu = next(model.parameters()).is_cuda
-    return torch.compile(model, mode="reduce-overhead" if on_gpu else "default")
+def compiled(model: nn.Module, graphs: bool = True) -> nn.Module:
+    """torch.compile; on a GPU with CUDA `graphs`, as batches keep their shape (what several GPUs exchange, they cannot
+    record).
+    """
+    graphs = graphs and next(model.parameters()).is_cuda
+    return torch.compile(model, mode="reduce-overhead" if graphs else "default")
 
 
 @contextmanager
@@ -198,10 +200,9 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training:
             return super().forward(x)
         var, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=0)  # (C,)
-        whole_mean = _mean_over_processes(mean)
-        var = _mean_over_processes(var + (mean - whole_mean) ** 2)
-        if self.track_running_stats:
-            self._track(whole_mean.detach(), var.detach(), x.numel() // x.shape[1])
+        whole_mean = _MeanOverProcesses.apply(mean)
+        var = _MeanOverProcesses.apply(var + (mean - whole_mean) ** 2)
+        self._track(whole_mean.detach(), var.detach(), x.numel() // x.shape[1])
         scale = self.weight * torch.rsqrt(var + self.eps)
         shape = [1, -1] + [1] * (x.dim() - 2)
         return (x * scale.view(shape) + (self.bias - whole_mean * scale).view(shape)).to(x.dtype)
@@ -215,7 +216,15 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(var * count / (count - 1), share)
 
 
-def _mean_over_processes(x: Tensor) -> Tensor:
-    from torch.distributed.nn.functional import all_reduce
+class _MeanOverProcesses(torch.autograd.Function):
+    """The mean of every process's tensor, in all of them; backwards it is the mean of the gradients."""
 
-    return all_reduce(x) / torch.distributed.get_world_size()
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.clone()
+        torch.distributed.all_reduce(x)
+        return x / torch.distributed.get_world_size()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return _MeanOverProcesses.apply(gradient)

@@ -28,8 +28,15 @@ class Processes:
         self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if self.size > 1:
             from torch import distributed
+            from torch.distributed.rendezvous import rendezvous
 
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if nvidia else "gloo", timeout=patience)
+            # torchrun's store outlives a restart, and with it the addresses of those who died. (Of several machines
+            # each counts its own restarts.)
+            alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT") if alone else None
+            store = distributed.PrefixStore(f"attempt {attempt}", next(rendezvous("env://", timeout=patience))[0])
+            place = {"store": store, "rank": self.rank, "world_size": self.size}
+            distributed.init_process_group("cpu:gloo,cuda:nccl" if nvidia else "gloo", timeout=patience, **place)
 
     @property
     def leads(self) -> bool:

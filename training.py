@@ -7,6 +7,7 @@ with the same bits as one that was not. Of several processes each has a share of
 import json
 import math
 import shutil
+import signal
 import sys
 import time
 from collections import deque
@@ -174,6 +175,7 @@ class Training:
             torch.manual_seed(config.seed + self.share.rank)  # the same weights, but other dropout
         self.progress, self.losses = Progress(), deque()  # losses: (step, loss) that are not added up yet
         self.signal = self.diverged = 0  # by which signal to stop; at which step of the epoch, from 1
+        self.log: RunLog | None = None  # until begin() or restore()
         self.is_new = False  # the folder was made by this process, and no progress is in it
 
     def run(self) -> None:
@@ -339,11 +341,12 @@ class Training:
             if self.progress.epoch < self.config.num_epochs:  # after that, last.pth is as it should be
                 self.save_last()
             self.log.event("stop", signal=number)
+            self.place.processes.gather(None)  # until all is saved: when one has ended, torchrun ends the others
             raise Stopped(number)
 
     def on_signal(self, number: int, _frame) -> None:
-        """The first Ctrl-C or SIGTERM lets the step finish, a second one does not wait."""
-        if self.signal:
+        """Ctrl-C and SIGTERM let the step finish; a second Ctrl-C does not wait, a second SIGTERM may be torchrun's."""
+        if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
 

@@ -66,7 +66,10 @@ def pick_device(name: str | torch.device) -> torch.device:
     if str(name).startswith("cuda") and not torch.cuda.is_available():
         raise UserError("no CUDA device", "a GPU that torch can use, or --device cpu", f"torch {torch.__version__}")
     name = str(name) if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name)
+    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what does not say where it computes, would on the first GPU
+    return device
 
 
 def set_precision(precision: str, device: torch.device) -> None:

@@ -86,13 +86,15 @@ class ResidualBlock(nn.Module):
 def statistics_kept(module: nn.Module) -> Iterator[None]:
     """Let batch norms in training mode normalise by the batch, but leave their running statistics alone."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def fp32(x: Tensor) -> torch.autocast:
