@@ -198,6 +198,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if origin in (Union, types.UnionType):
         return None if value is None else _convert(next(a for a in args if a is not type(None)), value, name)
     if origin is Literal:
+        value = "off" if value is False and "off" in args else value  # YAML 1.1 reads `off` as false
         require(value in args, name, f"one of {', '.join(map(str, args))}", _show(value))
         return value
     if origin is tuple:

@@ -81,6 +81,10 @@ def test_saved_config_loads_to_the_same(path, tmp_path):
     assert to_dict(load_config(tmp_path / "config.conf")) == to_dict(config)
 
 
+def test_off_is_a_word_though_yaml_reads_it_as_false(tmp_path):
+    assert load_config(write(tmp_path, yaml.safe_dump(MINIMAL) + "cache: off\n")).cache == "off"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -98,6 +102,12 @@ def test_saved_config_loads_to_the_same(path, tmp_path):
         ({"optim_config": {"base_lr": 0}}, ["above 0"]),
         ({"class_weights": [0, 1]}, ["above 0"]),
         ({"eval_output": "../x.txt"}, ["a file name"]),
+        ({"precision": "fp16"}, ["fp32, tf32, bf16", "'fp16'"]),
+        ({"cache": True}, ["off, mmap, ram, gpu", "True"]),
+        ({"batch_size": 24, "accumulation_steps": 5}, ["'batch_size'", "a multiple of accumulation_steps, 10 or more"]),
+        ({"batch_size": 4, "accumulation_steps": 4}, ["'batch_size'", "8 or more"]),
+        ({"label_smoothing": 1.0}, ["[0, 1)"]),
+        ({"optim_config": {"sam_rho": -0.1}}, ["'optim_config.sam_rho'", "0 or more"]),
         ({"model_config": None}, ["'model_config'", "a mapping"]),
     ],
 )
