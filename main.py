@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -72,8 +73,9 @@ def run_to_end(training: "Training", resume: bool, overwrite: bool) -> int:
         print(f"stopped; go on with: python main.py --resume {training.folder}", file=sys.stderr)
         return 128 + stopped.signal
     except UserError as error:
-        if training.log:
-            training.log.event("error", message=str(error)[:1000])
+        with suppress(OSError):  # a full disk may be the error
+            if training.log:
+                training.log.event("error", message=str(error)[:1000])
         if training.is_new and training.place.processes.leads:
             shutil.rmtree(training.folder)
         raise

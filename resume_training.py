@@ -24,7 +24,8 @@ def find_run(given: str | None) -> Path:
             if (folder / "config.conf").is_file():
                 return folder
         raise UserError(f"no run at {given}", "a run folder, with its config.conf", "none there or above")
-    runs = [path.parent for path in Path("exp_result").glob("*/config.conf")]
+    saved = [path.parents[1] for path in Path("exp_result").glob("*/weights/last.pth")]
+    runs = [folder for folder in saved if (folder / "config.conf").is_file()]
     unfinished = [folder for folder in runs if not is_finished(folder)]
     if not unfinished:
         raise UserError("nothing to resume", "an unfinished run in ./exp_result", f"{len(runs)} runs, all finished")

@@ -1,5 +1,6 @@
 """What several test files share: where real data lies, a small corpus, and running a command as a user does."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from forks import Command
 
 from models import build_model
-from utils import save_checkpoint
+from utils import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -21,6 +24,16 @@ TINY_MODEL = {
     "gat_dims": [8, 8],
     "pool_ratios": [0.5, 0.7, 0.5, 0.5],
     "temperatures": [2.0, 2.0, 100.0, 100.0],
+}
+# As quick as a model of all parts can be: 30 ms a step of 6.
+MINI_MODEL = TINY_MODEL | {"nb_samp": 2400, "filts": [24, [1, 4], [4, 4], [4, 4], [4, 4]]}
+MINI = {
+    "model_config": MINI_MODEL,
+    "optim_config": {"base_lr": 1e-3},
+    "batch_size": 6,
+    "num_epochs": 2,
+    "num_workers": 0,
+    "freq_aug": True,
 }
 
 torch.set_num_threads(2)
@@ -49,6 +62,65 @@ def run_command(script: str, *arguments: object, **options) -> subprocess.Comple
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # small models: a second thread only waits
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600, **options)
+
+
+def mini(folder: Path, corpus: Path, **changes: object) -> list[object]:
+    """main.py's arguments for a run of `MINI_MODEL` below folder/runs, of `MINI` with these changes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mini.conf").write_text(yaml.safe_dump(MINI | changes))
+    return ["--config", folder / "mini.conf", "--database_path", corpus, "--output_dir", folder / "runs"]
+
+
+def train_mini(folder: Path, corpus: Path, *arguments: object, prelude: str = "", **changes: object) -> Path:
+    """A finished run of `mini` (see `forks.Command`); returns its folder."""
+    done = Command(folder, "main.py", *mini(folder, corpus, **changes), *arguments, prelude=prelude).wait()
+    assert done.returncode == 0, done.stderr
+    return the_run(folder)
+
+
+def the_run(folder: Path) -> Path:
+    """The one run folder of `mini`."""
+    (run,) = (folder / "runs").iterdir()
+    return run
+
+
+def weights(run: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "weights" / f"{name}.pth")["model"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def scored(run: Path, name: str) -> list[str]:
+    """The lines of a score file."""
+    return (run / "scores" / f"{name}.txt").read_text().splitlines()
+
+
+def events(run: Path, kind: str | None = None) -> list[dict]:
+    """What is in the run's log, or the events of one kind."""
+    found = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [event for event in found if kind in (None, event["event"])]
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """The same bits in every result: weights, all scores, the log's losses; each epoch once, nothing left behind."""
+    assert files(run) == files(other)
+    for path in (other / "weights").glob("[!l]*.pth"):
+        assert same(weights(run, path.stem), weights(other, path.stem)), path.name
+    for path in (other / "scores").iterdir():
+        assert scored(run, path.stem) == scored(other, path.stem), path.name
+    numbers = ("epoch", "loss", "lr", "dev_eer_percent", "dev_min_tdcf", "averaged", "best")
+    ours, theirs = ([[e[name] for name in numbers] for e in events(one, "epoch")] for one in (run, other))
+    assert ours == theirs
+    ends = [load_checkpoint(one / "weights" / "last.pth") for one in (run, other)]
+    assert same(*(end["model"] for end in ends))
+    assert same(*(end["swa"] for end in ends))
+    assert all(end["progress"] | {"seconds": 0} == ends[0]["progress"] | {"seconds": 0} for end in ends)
+
+
+def files(run: Path) -> set[str]:
+    return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
 
 
 def assert_user_error(done: subprocess.CompletedProcess, *words: str) -> None:

@@ -14,7 +14,21 @@ import pytest
 import soundfile
 import torch
 import yaml
-from conftest import ROOT, TINY_MODEL, assert_user_error, run_command
+from conftest import (
+    ROOT,
+    TINY_MODEL,
+    assert_same_run,
+    assert_user_error,
+    events,
+    mini,
+    run_command,
+    same,
+    scored,
+    the_run,
+    train_mini,
+    weights,
+)
+from forks import NO_DROPOUT, Command, Done, on_step
 
 import evaluation
 from config import load_config
@@ -43,14 +57,6 @@ def train(folder: Path, corpus: Path, *arguments: object, **changes) -> Path:
     done = run_command("main.py", "--config", config, "--database_path", corpus, "--output_dir", folder, *arguments)
     assert done.returncode == 0, done.stderr
     return next(path for path in folder.iterdir() if path.is_dir())
-
-
-def weights(run: Path, name: str) -> dict[str, torch.Tensor]:
-    return load_checkpoint(run / "weights" / f"{name}.pth")["model"]
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +117,6 @@ def test_scores_and_metrics_agree_with_the_checkpoint(finished, tiny_corpus):
     assert written["eer_percent"] == result["eer_percent"]
     assert written["min_tdcf"] == result["min_tdcf"]
     assert set(written["per_attack"]) == {line.split()[1] for line in scored(finished, "eval_swa")} - {"-"}
-
-
-def scored(run: Path, name: str) -> list[str]:
-    return (run / "scores" / f"{name}.txt").read_text().splitlines()
 
 
 def test_swa_is_the_mean_of_its_epochs_with_fresh_batch_norm(tmp_path, tiny_corpus):
@@ -208,6 +210,158 @@ def test_a_resumed_run_stays_the_run_it_was(finished, tmp_path):
     assert_user_error(run_command("main.py", "--resume", run), "cannot read checkpoint", "last.pth")
 
 
+# -------------------------------------------------------------------------------------- how a run is computed
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_corpus, tmp_path_factory) -> Path:
+    """A finished run of `mini`, not to be changed."""
+    return train_mini(tmp_path_factory.mktemp("plain"), tiny_corpus)
+
+
+def losses(run: Path) -> list[float]:
+    """Of each epoch."""
+    return [event["loss"] for event in events(run, "epoch")]
+
+
+def test_deterministic_runs_are_the_same_bits(plain, tiny_corpus, tmp_path):
+    """As all are on a CPU."""
+    assert_same_run(train_mini(tmp_path, tiny_corpus, deterministic=True), plain)
+
+
+def test_recomputing_is_the_same_run(plain, tiny_corpus, tmp_path):
+    losses = [
+        [e["loss"] for e in events(run, "epoch")] for run in (train_mini(tmp_path, tiny_corpus, recompute=True), plain)
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_half_precision_is_close(plain, tiny_corpus, tmp_path):
+    run = train_mini(tmp_path, tiny_corpus, "--precision", "bf16")
+    np.testing.assert_allclose(losses(run), losses(plain), rtol=0.1)
+    assert losses(run) != losses(plain) and events(run, "start")[0]["precision"] == "bf16"
+    assert {x.dtype for x in weights(run, "swa").values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.slow
+def test_compiled_losses_are_the_same(tiny_corpus, tmp_path):
+    """By torch's own compiler; what is drawn at random it draws otherwise, so nothing is."""
+    changes = {"freq_aug": False, "num_epochs": 1, "optim_config": {"base_lr": 1e-4}, "swa": {"last": 1}}
+    runs = [
+        train_mini(tmp_path / name, tiny_corpus, *arguments, prelude=NO_DROPOUT, **changes)
+        for name, arguments in (("eager", []), ("compiled", ["--compile"]))
+    ]
+    np.testing.assert_allclose(losses(runs[1]), losses(runs[0]), atol=1e-4)
+    scores = [[float(line.split()[-1]) for line in scored(run, "dev_best")] for run in runs]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+    assert weights(runs[1], "best").keys() == weights(runs[0], "best").keys()
+
+
+# ---------------------------------------------------------------------------------------------------- many seeds
+
+
+@pytest.fixture(scope="module")
+def sown(tiny_corpus, tmp_path_factory) -> Path:
+    """The folder in which --seeds 5 6 has finished, with an EMA; not to be changed."""
+    folder = tmp_path_factory.mktemp("sown")
+    done = sow(folder, tiny_corpus)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best of n is luck") == 1
+    return folder
+
+
+def sow(folder: Path, corpus: Path, *arguments: object, prelude: str = "", **changes) -> Done:
+    """The end of main.py --seeds 5 6."""
+    arguments = [*mini(folder, corpus, **{"ema_decay": 0.9, **changes}), "--seeds", 5, 6, *arguments]
+    return Command(folder, "main.py", *arguments, prelude=prelude).wait()
+
+
+def seed_run(folder: Path, seed: int) -> Path:
+    return folder / "runs" / f"LA_mini_ep2_bs6_seed{seed}"
+
+
+def test_seeds_leave_a_run_each_and_a_summary(sown):
+    summary = sown / "runs" / "LA_mini_ep2_bs6_seeds"
+    assert {path.name for path in summary.parent.iterdir()} == {
+        summary.name,
+        *(f"{summary.name[:-1]}{n}" for n in (5, 6)),
+    }
+    assert {path.name for path in summary.iterdir()} == {
+        *(f"summary.{kind}" for kind in ("json", "txt", "tex")),
+        *(f"seeds.{kind}" for kind in ("png", "pdf")),
+    }
+    found = json.loads((summary / "summary.json").read_text())
+    assert found["seeds"] == [5, 6] and found["checkpoints"].keys() == {"best", "swa", "ema"}
+    for number, seed in enumerate((5, 6)):
+        run = seed_run(sown, seed)
+        assert load_config(run / "config.conf").seed == seed
+        for name in ("best", "swa", "ema"):
+            written = json.loads((run / "metrics" / f"eval_{name}.json").read_text())
+            value = found["checkpoints"][name]["eer_percent"]["values"][number]
+            assert value == {"seed": seed, "value": written["eer_percent"]}
+            dev = load_checkpoint(run / "weights" / f"{name}.pth")["dev_eer"]
+            value = found["checkpoints"][name]["dev_eer_percent"]["values"][number]["value"]
+            assert value == pytest.approx(100 * dev)
+            assert len(scored(run, f"eval_{name}")) == len(scored(run, f"dev_{name}")) == 16
+    assert not same(weights(seed_run(sown, 5), "ema"), weights(seed_run(sown, 5), "best"))
+
+
+def test_one_of_the_seeds_is_that_seeds_run(sown, tiny_corpus, tmp_path):
+    assert_same_run(train_mini(tmp_path, tiny_corpus, "--seed", 6, ema_decay=0.9), seed_run(sown, 6))
+
+
+def test_finished_seeds_are_kept(sown, tiny_corpus, tmp_path):
+    shutil.copytree(sown / "runs", tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "LA_mini_ep2_bs6_seeds")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/*")}
+    done = sow(tmp_path, tiny_corpus)
+    assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    summary = "LA_mini_ep2_bs6_seeds/summary.txt"
+    assert (tmp_path / "runs" / summary).read_text() == (sown / "runs" / summary).read_text()
+    assert (sown / "runs" / summary).read_text().strip() in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGKILL", -9), ("SIGINT", 130)])
+def test_the_same_command_goes_on_with_all_seeds(sown, tiny_corpus, tmp_path, number, code):
+    """Stopped in the second seed's second epoch."""
+    done = sow(tmp_path, tiny_corpus, prelude=on_step(14, f"os.kill(os.getpid(), signal.{number})"))
+    assert done.returncode == code, done.stderr
+    assert ("the same command goes on with all seeds" in done.stderr) == (number == "SIGINT")
+    last = seed_run(tmp_path, 5) / "weights" / "last.pth"
+    before = last.stat().st_mtime_ns
+    done = sow(tmp_path, tiny_corpus)
+    assert done.returncode == 0, done.stderr
+    assert last.stat().st_mtime_ns == before
+    for seed in (5, 6):
+        assert_same_run(seed_run(tmp_path, seed), seed_run(sown, seed))
+
+
+def test_a_seed_that_fails_costs_no_other(sown, tiny_corpus, tmp_path):
+    shutil.copytree(sown / "runs", tmp_path / "runs")
+    config = seed_run(tmp_path, 6) / "config.conf"
+    config.write_text(config.read_text().replace("label_smoothing: 0.0", "label_smoothing: 0.1"))
+    done = sow(tmp_path, tiny_corpus)
+    assert done.returncode == 1
+    assert (
+        "error: seed 6: run folder" in done.stderr
+        and "with another label_smoothing — expected 0.0, found 0.1" in done.stderr
+    )
+    summary = json.loads((tmp_path / "runs" / "LA_mini_ep2_bs6_seeds" / "summary.json").read_text())
+    assert summary["seeds"] == [5]
+    done = sow(tmp_path, tiny_corpus, label_smoothing=0.2)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: run folder")
+
+
+def test_runs_count_from_the_configs_seed(tiny_corpus, tmp_path):
+    arguments = mini(tmp_path, tiny_corpus, num_epochs=1, seed=8)
+    done = Command(tmp_path, "main.py", *arguments, "--runs", 2, "--comment", "x").wait()
+    assert done.returncode == 0, done.stderr
+    names = {path.name.removeprefix("LA_mini_ep1_bs6_x_") for path in (tmp_path / "runs").iterdir()}
+    assert names == {"seed8", "seed9", "seeds"}
+
+
 # ------------------------------------------------------------------------------------------------- real speech
 
 
@@ -249,6 +403,27 @@ def test_fine_tuning_keeps_what_the_official_weights_know(real_corpus, shared, t
     assert load_checkpoint(tmp_path / "LA_AASIST_ep1_bs4" / "weights" / "best.pth")["dev_eer"] <= 0.02
 
 
+@pytest.mark.slow
+def test_ways_of_reading_and_resuming_are_one_run_on_genuine_speech(real_corpus, tmp_path):
+    """2 epochs with each cache, workers, a kill: the same bits; likewise in parts, whose batch norm sees the parts."""
+    model = {"model_config": TINY_MODEL | {"nb_samp": 16_000}, "batch_size": 4}
+    packs = ["--cache_path", tmp_path / "packed"]
+    ways = {"mmap": ["--cache", "mmap", *packs], "workers": ["--num_workers", 2], "ram": ["--cache", "ram", *packs]}
+    kill = on_step(4, "os.kill(os.getpid(), signal.SIGKILL)")
+    for parts, names in ((1, ways), (2, ["ram"])):
+        changes = {**model, "accumulation_steps": parts}
+        reference = train_mini(tmp_path / f"{parts}", real_corpus, **changes)
+        for name in names:
+            run = train_mini(tmp_path / f"{parts}_{name}", real_corpus, *ways[name], **changes)
+            assert_same_run(run, reference)
+        folder = tmp_path / f"{parts}_resumed"
+        arguments = mini(folder, real_corpus, **changes, save_every_steps=1)
+        assert Command(folder, "main.py", *arguments, prelude=kill).wait().returncode == -signal.SIGKILL
+        done = Command(folder, "main.py", "--resume", the_run(folder)).wait()
+        assert done.returncode == 0, done.stderr
+        assert_same_run(the_run(folder), reference)
+
+
 def test_eval_of_given_weights(finished, tmp_path, tiny_corpus):
     config = write_config(tmp_path)
     best = finished / "weights" / "best.pth"
@@ -288,6 +463,13 @@ def attempt(folder: Path, corpus: Path, *arguments: object, **changes) -> subpro
         (["--init", "/nowhere.pth"], {}, ["cannot read checkpoint /nowhere.pth"]),
         (["--resume"], {}, ["cannot read config", "config.conf"]),
         (["--resume", "/nowhere"], {}, ["cannot read config /nowhere/config.conf"]),
+        (["--resume", "/nowhere", "--seeds", 1], {}, ["--resume goes with none of", "--seeds"]),
+        (["--seeds", 1, 1], {}, ["--seeds", "different numbers"]),
+        (["--seeds", 1, "--seed", 1], {}, ["--seed, --seeds and --runs", "give one"]),
+        (["--seeds", 1, "--runs", 1], {}, ["--seed, --seeds and --runs", "give one"]),
+        (["--runs", 0], {}, ["--runs", "expected 1 or more, found 0"]),
+        (["--cache", "gpu", "--device", "cpu"], {}, ["cache 'gpu'", "a CUDA device", "found cpu"]),
+        ([], {"accumulation_steps": 4}, ["batch_size", "a multiple of accumulation_steps"]),
     ],
 )
 def test_mistakes(tmp_path, tiny_corpus, arguments, changes, words):
@@ -302,6 +484,25 @@ def test_weights_of_another_architecture(tmp_path, tiny_corpus, shared):
     for flags in (["--init"], ["--eval", "--eval_model_weights"]):
         done = attempt(tmp_path, tiny_corpus, *flags, shared / "fixtures" / "weights" / "AASIST.pth")
         assert_user_error(done, "AASIST.pth", "another architecture", "expected", "found")
+
+
+def test_data_is_checked(tiny_corpus, tmp_path):
+    """All problems are named; nothing is written."""
+    arguments = ["--check_data", "--num_workers", 2]
+    done = Command(tmp_path, "main.py", *mini(tmp_path, tiny_corpus), *arguments).wait()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "no problems"
+    assert "train: 24 trials (the official LA has 25,380), 12 bona fide, 12 spoof" in done.stdout
+
+    corpus = shutil.copytree(tiny_corpus, tmp_path / "LA")
+    missing, cut = sorted(corpus.glob("ASVspoof2019_LA_dev/flac/*.flac"))[:2]
+    missing.unlink()
+    cut.write_bytes(cut.read_bytes()[:9000])
+    done = Command(tmp_path, "main.py", *mini(tmp_path, corpus), *arguments).wait()
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "2 problems"
+    assert missing.name in done.stdout and cut.name in done.stdout
+    assert not (tmp_path / "runs").exists()
 
 
 def break_corpus(corpus: Path, kind: str) -> str:

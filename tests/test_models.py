@@ -9,7 +9,7 @@ from conftest import ROOT, TINY_MODEL
 from cli import UserError
 from config import load_config
 from models import architectures, build_model
-from models.layers import GraphPool, SincBank
+from models.layers import GraphPool, ResidualBlock, SincBank
 
 SIZES = {"AASIST": 297_866, "AASIST-L": 85_306}
 
@@ -115,6 +115,29 @@ def test_unused_batch_norms_get_no_gradient():
     model(torch.randn(2, 8000))[1].sum().backward()
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert without == [f"encoder.{i}.0.bn1.{part}" for i in range(1, 6) for part in ("weight", "bias")]
+
+
+def out_of_place(block: ResidualBlock, x: torch.Tensor) -> torch.Tensor:
+    """The block as the authors write it."""
+    y = block.conv2(F.selu(block.bn2(block.conv1(x))))
+    return F.max_pool2d(y + (x if block.same_channels else block.conv_downsample(x)), (1, 3))
+
+
+@pytest.mark.parametrize("channels", [(3, 3), (2, 3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_in_place_operations_cost_no_gradient(channels, training):
+    """It is that of the block without them, and of finite differences."""
+    torch.manual_seed(0)
+    block = ResidualBlock(*channels).double().train(training)
+    x = torch.randn(2, channels[0], 3, 9, dtype=torch.double, requires_grad=True)
+    results = []
+    for forward in (block, lambda x: out_of_place(block, x)):
+        block.zero_grad()
+        y = forward(x)
+        gradient = torch.autograd.grad(y.square().sum(), [x, *(p for p in block.parameters() if p.requires_grad)])
+        results.append([y, *gradient])
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-13)
+    assert torch.autograd.gradcheck(block, x)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import ROOT, TINY_MODEL, Malice, assert_user_error
 
+import utils
 from cli import UserError
-from config import Config, OptimConfig, load_config
+from config import Config, load_config
 from models import build_model
-from optimization import build_optimizer, learning_rate
 from utils import (
     RunLog,
     load_model,
@@ -20,51 +20,9 @@ from utils import (
     rng_state,
     save_checkpoint,
     seed_everything,
+    set_precision,
     set_rng_state,
 )
-
-
-def lrs(epochs: int = 10, steps: int = 7, **options) -> list[float]:
-    schedule = learning_rate(OptimConfig(base_lr=1e-4, lr_min=5e-6, **options), steps, epochs)
-    return [schedule(step) for step in range(steps * epochs + 1)]
-
-
-def test_cosine_is_torchs():
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=1e-4)
-    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=70, eta_min=5e-6)
-    for lr in lrs(scheduler="cosine"):
-        assert lr == pytest.approx(reference.get_last_lr()[0], rel=1e-9)
-        optimizer.step()
-        reference.step()
-
-
-@pytest.mark.parametrize("factor", [1, 2])
-def test_sgdr_is_torchs(factor):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
-    reference = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=2, T_mult=factor, eta_min=5e-6)
-    for step, lr in enumerate(lrs(scheduler="sgdr", T0=2, Tmult=factor, steps=8)):  # eighths are exact in binary
-        optimizer.step()
-        reference.step(step / 8)
-        assert lr == pytest.approx(reference.get_last_lr()[0], rel=1e-9)
-
-
-def test_other_schedules():
-    steps = lrs(scheduler="multistep", milestones=(2, 5), lr_decay=0.1)
-    assert (steps[13], steps[14], steps[35]) == pytest.approx((1e-4, 1e-5, 1e-6))
-    decayed = lrs(scheduler="keras_decay")
-    assert decayed[70] == pytest.approx(1e-4 / 1.007)
-    assert set(lrs(scheduler="none")) == {1e-4}
-
-
-def test_optimizers_take_the_configured_values():
-    model = torch.nn.Linear(2, 2)
-    adam = build_optimizer(model, OptimConfig(betas=(0.8, 0.9), weight_decay=0.1, amsgrad=True))
-    assert isinstance(adam, torch.optim.Adam)
-    assert (adam.defaults["betas"], adam.defaults["weight_decay"], adam.defaults["amsgrad"]) == ((0.8, 0.9), 0.1, True)
-    sgd = build_optimizer(model, OptimConfig(optimizer="sgd", momentum=0.5, nesterov=True))
-    assert isinstance(sgd, torch.optim.SGD)
-    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.5, True)
 
 
 def test_seed_and_state_decide_what_is_drawn():
@@ -81,6 +39,25 @@ def test_cuda_asked_for_and_absent():
     assert pick_device("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="no CUDA device"):
         pick_device("cuda")
+
+
+def test_what_a_cpu_does_not_have_is_said(capsys, monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(utils, "computes_bf16", lambda: True)
+    for precision in ("fp32", "bf16"):
+        set_precision(precision, cpu)
+    assert capsys.readouterr().err == ""
+    set_precision("tf32", cpu)
+    assert capsys.readouterr().err == "note: a CPU has no tf32: computing in fp32\n"
+    monkeypatch.setattr(utils, "computes_bf16", lambda: False)
+    set_precision("bf16", cpu)
+    assert capsys.readouterr().err.startswith("note: this CPU emulates bf16")
+
+
+def test_only_tf32_lets_a_gpu_round(monkeypatch):
+    for precision, rounds in (("tf32", True), ("bf16", False), ("fp32", False)):
+        set_precision(precision, torch.device("cuda"))
+        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (rounds, rounds)
 
 
 # --------------------------------------------------------------------------------------------------- checkpoints

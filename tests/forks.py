@@ -1,0 +1,124 @@
+"""Commands by the dozen: each is forked from one process that has imported torch already, which saves most of its time.
+
+No tests, and nothing of pytest: the forked processes import this file.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+NO_DROPOUT = "import torch; torch.nn.Dropout.forward = lambda self, x: x\n"
+
+
+def on_step(number: int, what: str, rank: int = 0) -> str:
+    """A prelude: before its training step `number` (from 1) the process of this rank does `what`, unless restarted."""
+    return f"""
+import os, signal, time, optimization
+step, count = optimization.Stepper.__call__, 0
+def counted(self, *arguments):
+    global count
+    count += 1
+    place = [int(os.environ.get(name, 0)) for name in ("RANK", "TORCHELASTIC_RESTART_COUNT")]
+    if count == {number} and place == [{rank}, 0]:
+        {what}
+    return step(self, *arguments)
+optimization.Stepper.__call__ = counted
+"""
+
+
+class Done(NamedTuple):
+    """How a command ended: by `returncode` or, if negative, by that signal."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Command:
+    """`python <script> <arguments>` under way, in the repository's root; what it prints goes to files in `folder`.
+
+    prelude: Python that runs before the script (or in its place, where that is ""): a test's grip on what happens.
+    """
+
+    def __init__(self, folder: Path, script: str, *arguments: object, prelude: str = "", **environment: object):
+        self._outputs = [folder / f"{time.monotonic_ns()}.{name}" for name in ("out", "err")]
+        argv = [str(ROOT / script) if script else "", *map(str, arguments)]
+        names = {name: str(value) for name, value in environment.items()}
+        process = _server().Process(target=_run, args=(argv, prelude, names, self._outputs))
+        process.start()
+        self.process: BaseProcess = process
+        self.started = time.monotonic()
+
+    def running(self) -> bool:
+        return self.process.is_alive()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.process.pid, number)
+
+    def wait(self, seconds: float = 300) -> Done:
+        """Its end, or TimeoutError and SIGKILL."""
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.process.kill()
+            raise TimeoutError(f"{self.read(1)}\nstill runs after {seconds} s")
+        return Done(self.process.exitcode, self.read(0), self.read(1))
+
+    def read(self, output: int) -> str:
+        """What it has printed so far, on stdout (0) or stderr (1)."""
+        path = self._outputs[output]
+        return path.read_text() if path.exists() else ""
+
+    def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
+        """Wait for the condition while the command runs. Raises AssertionError if it never holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.running(), f"ended by {self.process.exitcode} before it was so far: {self.read(1)}"
+            assert time.monotonic() < deadline, f"not so far after {seconds} s: {self.read(1)}"
+            time.sleep(0.0005)
+
+
+def together(folder: Path, size: int, script: str, *arguments: object, **options) -> list[Command]:
+    """As torchrun starts them: `size` processes of one command."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size} for rank in range(size)]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [Command(folder, script, *arguments, **options, **common, **place) for place in places]
+
+
+def _server() -> multiprocessing.context.ForkServerContext:
+    """Starts the process to fork from, if there is none yet; as in `run_command`, small models get one thread."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["main", "soundfile", "torch._dynamo"])  # all that a run comes to import
+    changes, before = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, os.environ.copy()
+    os.environ.update(changes)
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name in changes:
+            os.environ.pop(name)
+            os.environ.update({name: before[name]} if name in before else {})
+    return context
+
+
+def _run(argv: list[str], prelude: str, environment: dict[str, str], outputs: list[Path]) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # as everywhere but here
+    os.chdir(ROOT)
+    os.environ.update(environment)
+    for path, stream in zip(outputs, (sys.stdout, sys.stderr), strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), stream.fileno())
+    sys.argv = argv
+    exec(prelude, {})
+    if argv[0]:
+        runpy.run_path(argv[0], run_name="__main__")
