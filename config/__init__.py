@@ -116,6 +116,9 @@ class Config:
         least = 2 * self.accumulation_steps
         parts = self.batch_size % self.accumulation_steps == 0 and self.batch_size >= least
         require(parts, "batch_size", f"a multiple of accumulation_steps, {least} or more", self.batch_size)
+        require(
+            not (self.compile and self.recompute), "recompute", "false with compile, which plans memory itself", True
+        )
         require(self.save_every_steps >= 0, "save_every_steps", "0 or more", self.save_every_steps)
         require(Path(self.eval_output).name == self.eval_output, "eval_output", "a file name", self.eval_output)
 

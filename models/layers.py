@@ -42,7 +42,7 @@ class SincBank(nn.Module):
         return F.conv1d(x[:, None], bank)
 
     def _masked(self) -> Tensor:
-        width = int(torch.rand(()) * self.MAX_MASKED)
+        width = int(torch.rand(()) * min(self.MAX_MASKED, len(self.bank)))
         first = int(torch.randint(len(self.bank) - width + 1, ()))
         bank = self.bank.clone()
         bank[first : first + width] = 0

@@ -57,7 +57,6 @@ class Command:
         process = _server().Process(target=_run, args=(argv, prelude, names, self._outputs))
         process.start()
         self.process: BaseProcess = process
-        self.started = time.monotonic()
 
     def running(self) -> bool:
         return self.process.is_alive()

@@ -107,6 +107,7 @@ def test_off_is_a_word_though_yaml_reads_it_as_false(tmp_path):
         ({"batch_size": 24, "accumulation_steps": 5}, ["'batch_size'", "a multiple of accumulation_steps, 10 or more"]),
         ({"batch_size": 4, "accumulation_steps": 4}, ["'batch_size'", "8 or more"]),
         ({"label_smoothing": 1.0}, ["[0, 1)"]),
+        ({"compile": True, "recompute": True}, ["'recompute'", "false with compile"]),
         ({"optim_config": {"sam_rho": -0.1}}, ["'optim_config.sam_rho'", "0 or more"]),
         ({"model_config": None}, ["'model_config'", "a mapping"]),
     ],

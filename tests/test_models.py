@@ -117,6 +117,14 @@ def test_unused_batch_norms_get_no_gradient():
     assert without == [f"encoder.{i}.0.bn1.{part}" for i in range(1, 6) for part in ("weight", "bias")]
 
 
+def test_a_small_bank_is_never_masked_beyond_its_end():
+    bank = SincBank(filters=3, taps=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        silent = {int((bank._masked() == 0).all(dim=(1, 2)).sum()) for _ in range(50)}
+    assert silent == {0, 1, 2}
+
+
 def out_of_place(block: ResidualBlock, x: torch.Tensor) -> torch.Tensor:
     """The block as the authors write it."""
     y = block.conv2(F.selu(block.bn2(block.conv1(x))))

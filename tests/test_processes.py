@@ -94,7 +94,10 @@ def columns(run: Path, name: str) -> tuple[list[str], np.ndarray]:
 # ----------------------------------------------------------------------------------------------- as one process does
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulation_steps": 2, "batch_size": 8}], ids=str)
+SGD = {"optimizer": "sgd", "base_lr": 2e-3}  # Adam would not notice gradients that are twice as long
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulation_steps": 2, "batch_size": 8, "optim_config": SGD}], ids=str)
 def test_two_processes_train_as_one(tiny_corpus, tmp_path, changes):
     """With synchronised batch norm and nothing drawn: the same trials, once each, losses and scores; one who writes."""
     changes = {"freq_aug": False, "optim_config": {"base_lr": 1e-4}, "ema_decay": 0.9, **changes}
