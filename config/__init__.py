@@ -101,7 +101,7 @@ class Config:
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # of the encoder; graphs, loss and weights are fp32
     compile: bool = False  # torch.compile: fused kernels, on a GPU as CUDA graphs; minutes at the start
     accumulation_steps: int = 1  # a batch is computed in so many parts: less memory; batch norm sees the parts
-    recompute: bool = False  # gradient checkpointing (arXiv 1604.06174) of the encoder: far less memory, 1.3 × the time
+    recompute: bool = False  # gradient checkpointing (arXiv 1604.06174) of the encoder: somewhat less memory, slower
     save_every_steps: int = 0  # above 0: last.pth is written that often within an epoch, too
 
     def __post_init__(self):
