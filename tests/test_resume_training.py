@@ -252,7 +252,7 @@ def test_a_run_is_found_by_any_of_its_files(killed, tmp_path):
 
 def test_the_newest_unfinished_run_is_found(killed, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="nothing to resume .* found 0 runs"):
+    with pytest.raises(UserError, match="nothing to resume .* found no run"):
         resume_training.find_run(None)
     shutil.copytree(finished, "exp_result/finished")
     with pytest.raises(UserError, match="nothing to resume .* found 1 runs, all finished"):
