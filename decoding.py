@@ -76,7 +76,7 @@ class RemoteRecording:
             if self.worker.pipe.poll(PATIENCE):
                 return self.worker.pipe.recv()
             found = f"nothing for {PATIENCE:g} s"
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # killed before, or in the middle of, a message
             self.worker.process.join(PATIENCE)
             found = f"a crash of the decoder (exit code {self.worker.process.exitcode})"
         self.worker.restart()
