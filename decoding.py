@@ -6,6 +6,8 @@ A worker that a file kills, or holds up for `PATIENCE` seconds, is replaced: tha
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -72,13 +74,20 @@ class RemoteRecording:
             self.facts = message
 
     def _receive(self) -> np.ndarray | Facts | AudioError:
-        try:
-            if self.worker.pipe.poll(PATIENCE):
+        found = f"nothing for {PATIENCE:g} s"
+        if self.worker.pipe.poll(PATIENCE):
+            # What has begun to come may stop half-way, and recv would wait for ever.
+            watchdog = threading.Timer(PATIENCE, self.worker.process.kill)
+            watchdog.start()
+            started = time.monotonic()
+            try:
                 return self.worker.pipe.recv()
-            found = f"nothing for {PATIENCE:g} s"
-        except (EOFError, OSError):  # killed before, or in the middle of, a message
-            self.worker.process.join(PATIENCE)
-            found = f"a crash of the decoder (exit code {self.worker.process.exitcode})"
+            except (EOFError, OSError):  # killed before, or in the middle of, a message
+                self.worker.process.join(PATIENCE)
+                if time.monotonic() - started < PATIENCE:
+                    found = f"a crash of the decoder (exit code {self.worker.process.exitcode})"
+            finally:
+                watchdog.cancel()
         self.worker.restart()
         return AudioError("unreadable", f"cannot read audio {self.path}", "sound", found)
 
