@@ -29,6 +29,12 @@ LOSSY_EDGE_SECONDS = 0.1  # encoder delay and padding make a lossy stream's anno
 CLIPPED = 0.999  # of full scale
 LEVEL_SAMPLES = SAMPLE_RATE // 50  # 20 ms
 UNKNOWN_BYTES = 2**31 - 2**12  # from here on a WAV's size is what programs write that do not know it yet
+# What counts as audio where a folder is searched; files named one by one may have any ending.
+ENDINGS = frozenset((
+    ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4b",
+    ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".oga", ".ogg", ".opus", ".ra", ".snd",
+    ".sph", ".spx", ".ts", ".w64", ".wav", ".webm", ".wma", ".wmv",
+))  # fmt: skip
 # Of other containers FFmpeg guesses the length from the bit rate, or takes the end of what is there for it.
 LENGTH_IN_HEADER = {"flac", "wav", "aiff", "asf", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 
@@ -52,6 +58,7 @@ class Facts:
     """What is known of a file once its last block is out."""
 
     decoder: str = "soundfile"  # or "pyav", if it had to take over at any point
+    coding: str = ""  # container and how it holds samples, by the decoder that opened it first: "FLAC PCM_16"
     rate: int = 0  # Hz, of the source
     channels: int = 0  # of the source
     seconds: float = 0.0  # decoded
@@ -146,6 +153,7 @@ class Recording:
             # By descriptor: by name, libsndfile takes text called a.vox for headerless sound.
             with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
                 self._accept(sound.samplerate, sound.channels)
+                self._facts.coding = f"{sound.format} {sound.subtype}"
                 self._announced = _announced_by_soundfile(sound)
                 self._edge = LOSSY_EDGE_SECONDS if sound.format == "MP3" else EXACT_EDGE_SECONDS
                 length = _block_length(sound.samplerate, sound.channels)
@@ -186,6 +194,7 @@ class Recording:
                     raise AudioError("unreadable", what, "a codec that FFmpeg decodes", "another")
                 stream.codec_context.options = {"max_samples": str(FRAME_SAMPLES)}
                 self._facts.decoder, packed = "pyav", _Packed()
+                self._facts.coding = self._facts.coding or f"{container.format.name} {stream.codec_context.name}"
                 if self._announced is None:
                     self._announced = _announced_by_pyav(container, stream)
                     self._edge = EXACT_EDGE_SECONDS if stream.codec_context.name == "flac" else LOSSY_EDGE_SECONDS

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+import audio
 from audio import SAMPLE_RATE, AudioError, Chunker, Facts, Recording, fit
 from cli import Parser, UserError, run
 from decoding import recordings
@@ -39,12 +40,6 @@ if TYPE_CHECKING:  # torch takes longer to import than an exported model to give
 SILENCE = 1e-3  # of full scale: a chunk that is nowhere louder has no score
 PICTURED_SECONDS = 600  # longer recordings are drawn without waveform and spectrogram
 ROLLING_SECONDS = 30  # what a stream's verdict looks back on
-# What `--audio_dir` takes up; files named one by one may have any ending.
-ENDINGS = frozenset((
-    ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4b",
-    ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".oga", ".ogg", ".opus", ".ra", ".snd",
-    ".spx", ".ts", ".w64", ".wav", ".webm", ".wma", ".wmv",
-))  # fmt: skip
 
 
 @dataclass
@@ -199,7 +194,7 @@ def files_below(folder: Path, recursive: bool) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"--audio_dir {folder}", "a folder", "a file" if folder.exists() else "nothing there")
     there = sorted(path for path in (folder.rglob("*") if recursive else folder.iterdir()) if path.is_file())
-    found = [path for path in there if path.suffix.lower() in ENDINGS]
+    found = [path for path in there if path.suffix.lower() in audio.ENDINGS]
     if others := len(there) - len(found):
         print(f"note: {others} files in {folder} have no ending of audio or video and are left out", file=sys.stderr)
     if not found:

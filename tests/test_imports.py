@@ -13,12 +13,25 @@ from conftest import ROOT
 # results), journal (results on disk).
 LEVELS = {
     "cli": 0, "metrics": 1, "plots": 1, "config": 1, "audio": 1, "journal": 1, "processes": 1, "score_files": 2,
-    "demo_corpus": 2, "packed": 2, "weights": 2, "decoding": 2, "run_log": 2, "evaluation": 3, "models": 3,
-    "data_utils": 3, "verdict": 3, "seeds": 3, "utils": 4, "optimization": 4, "engines": 5, "explain": 5, "export": 6,
+    "packed": 2, "vocoders": 2, "weights": 2, "decoding": 2, "run_log": 2, "augmentation": 2, "losses": 2,
+    "demo_corpus": 3, "evaluation": 3, "models": 3, "corpora": 3, "verdict": 3, "seeds": 3, "doctor": 4,
+    "make_corpus": 4, "utils": 4, "optimization": 4, "data_utils": 5, "engines": 5, "explain": 5, "export": 6,
     "inference": 6, "training": 7, "main": 8, "comprehensive_eval": 8, "gradio_app": 8, "monitor_training": 8,
     "resume_training": 9,
 }  # fmt: skip
-HEAVY = {"av", "gradio", "librosa", "matplotlib", "onnx", "onnxruntime", "openvino", "sklearn", "tensorboard"}
+HEAVY = {
+    "av",
+    "gradio",
+    "librosa",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "pyworld",
+    "sklearn",
+    "tensorboard",
+    "transformers",
+}
 
 
 def rooms() -> list[str]:
