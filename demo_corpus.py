@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +30,26 @@ from numpy.random import Generator, default_rng
 from scipy import signal
 from tqdm import tqdm
 
+from audio import SAMPLE_RATE as RATE
 from cli import Parser, UserError, run, write_text
+from vocoders import (
+    CENTRED,
+    Take,
+    cepstral_envelope,
+    colour,
+    excite,
+    griffin_lim,
+    harmonics,
+    lpc_envelope,
+    lpc_pulse,
+    mel_bands,
+    mel_envelope,
+    minimum_phase,
+    spectra,
+    waveform,
+)
 
-RATE = 16000
 FRAME = 80  # samples between two states of the vocal tract: 5 ms
-SIZE, HOP = 512, 128  # the vocoders' short-time spectrum: 32 ms every 8 ms
 FORMAT, VERSION = "AASIST demo corpus", 1  # a change of the sound must raise VERSION, so that old corpora are rebuilt
 
 # name: (letter in utterance ids, file ending of the protocol, index of the first of its six attacks)
@@ -80,15 +94,6 @@ class Talker:
     open: float  # part of the period in which the glottis is open
     closing: float  # time constant of the glottal closure, part of the period: spectral tilt
     pace: float  # segments' lengths times this
-
-
-@dataclass(frozen=True)
-class Take:
-    """One spoken utterance and what a vocoder's analysis would find in it."""
-
-    wave: np.ndarray  # (samples,)
-    f0: np.ndarray  # (samples,) Hz, also where there is no voice
-    voice: np.ndarray  # (samples,) 0 … 1
 
 
 def draw_talker(rng: Generator) -> Talker:
@@ -222,99 +227,12 @@ def speak(talker: Talker, seconds: float, rng: Generator) -> Take:
     return Take(signal.oaconvolve(wave, room(rng))[: len(wave)], f0, voice)
 
 
-# ---- vocoders: tools ----------------------------------------------------------------------------------------------
-
-WINDOW = np.sqrt(signal.get_window("hann", SIZE))
-CENTRED = (-1) ** np.arange(SIZE // 2 + 1)  # phases that put a pulse in the middle of a frame
-
-
-def spectra(wave: np.ndarray) -> np.ndarray:
-    """Short-time spectrum (frames, bins) of `wave` (samples,)."""
-    padded = np.pad(wave, (SIZE, SIZE + HOP))
-    return np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, SIZE)[::HOP] * WINDOW)
-
-
-def waveform(spectrum: np.ndarray, samples: int) -> np.ndarray:
-    """Overlap-add of `spectrum` (frames, bins): `waveform(spectra(x), len(x))` is x."""
-    pieces = np.fft.irfft(spectrum) * WINDOW / 2  # Hann at a hop of a quarter adds up to 2
-    out = np.zeros((len(pieces) + SIZE // HOP - 1, HOP))
-    for part in range(SIZE // HOP):
-        out[part : part + len(pieces)] += pieces[:, part * HOP : (part + 1) * HOP]
-    return out.ravel()[SIZE : SIZE + samples]
-
-
-@cache
-def mel_bands(bands: int) -> np.ndarray:
-    """Triangular mel filters (bands, bins), each of sum 1."""
-    edges = 700 * (10 ** (np.linspace(0.02, 1, bands + 2) * np.log10(1 + 8000 / 700)) - 1)
-    bins = np.arange(SIZE // 2 + 1) * RATE / SIZE
-    rise = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    fall = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-    filters = np.clip(np.minimum(rise, fall), 1e-6, None)
-    return filters / filters.sum(axis=1, keepdims=True)
-
-
-def mel_envelope(wave: np.ndarray, bands: int) -> np.ndarray:
-    """Magnitudes (frames, bins) that `bands` mel energies leave of the spectrum."""
-    filters = mel_bands(bands)
-    energies = np.einsum("tf,bf->tb", np.abs(spectra(wave)) ** 2, filters)
-    back = filters / filters.sum(axis=0)  # each bin takes a weighted mean of its bands
-    return np.sqrt(np.einsum("tb,bf->tf", energies, back))
-
-
-def cepstral_envelope(wave: np.ndarray, quefrencies: int) -> np.ndarray:
-    """Magnitudes (frames, bins) smoothed to the first `quefrencies` cepstral coefficients."""
-    cepstrum = np.fft.irfft(np.log(np.abs(spectra(wave)) + 1e-4))
-    cepstrum[:, quefrencies : SIZE - quefrencies + 1] = 0
-    return np.exp(np.fft.rfft(cepstrum).real)
-
-
-def lpc_envelope(wave: np.ndarray, order: int) -> np.ndarray:
-    """All-pole filter g/A(f) of each frame, complex (frames, bins), by the autocorrelation method."""
-    correlation = np.fft.irfft(np.abs(spectra(wave)) ** 2)[:, : order + 1]
-    correlation[:, 0] = correlation[:, 0] * 1.0001 + 1e-6
-    lags = np.abs(np.subtract.outer(np.arange(order), np.arange(order)))
-    predictor = np.linalg.solve(correlation[:, lags], -correlation[:, 1:, None])[..., 0]  # (frames, order)
-    error = correlation[:, 0] + np.sum(predictor * correlation[:, 1:], axis=1)
-    return np.sqrt(error / SIZE)[:, None] / np.fft.rfft(np.pad(predictor, ((0, 0), (1, 0)), constant_values=1), SIZE)
-
-
-def minimum_phase(magnitude: np.ndarray) -> np.ndarray:
-    """The minimum-phase spectrum of `magnitude` (frames, bins), from its folded cepstrum."""
-    cepstrum = np.fft.irfft(np.log(magnitude + 1e-6))
-    cepstrum[:, 1 : SIZE // 2] *= 2
-    cepstrum[:, SIZE // 2 + 1 :] = 0
-    return np.exp(np.fft.rfft(cepstrum))
-
-
-def excite(take: Take, f0: np.ndarray, rng: Generator) -> np.ndarray:
-    """The classic excitation (samples,) of power 1: perfectly regular pulses where there is voice, else noise."""
-    cycles = np.floor(np.cumsum(f0 / RATE))
-    pulses = np.sqrt(RATE / f0) * (np.diff(cycles, prepend=0) > 0)
-    return np.where(take.voice > 0.15, pulses, rng.normal(size=len(f0)))
-
-
-def colour(excitation: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """`excitation` (samples,) through a filter `response` (frames, bins) that changes frame by frame."""
-    return waveform(spectra(excitation) * response, len(excitation))
-
-
 # ---- vocoders: train and dev --------------------------------------------------------------------------------------
 
 
-def lpc_pulse(take: Take, rng: Generator) -> np.ndarray:
-    """LPC vocoder (Atal & Hanauer 1971): pulses or noise through an all-pole filter of order 18."""
-    return colour(excite(take, take.f0, rng), lpc_envelope(take.wave, 18))
-
-
-def griffin_lim(take: Take, rng: Generator) -> np.ndarray:
+def mel_40(take: Take, rng: Generator) -> np.ndarray:
     """Mel spectrogram to waveform by Griffin & Lim (1984) from zero phases: the hop rate becomes the pitch."""
-    magnitude = mel_envelope(take.wave, 40)
-    wave = waveform(magnitude * CENTRED, len(take.wave))
-    for _ in range(3):
-        estimate = spectra(wave)
-        wave = waveform(magnitude * estimate / (np.abs(estimate) + 1e-9), len(wave))
-    return wave
+    return griffin_lim(mel_envelope(take.wave, 40), CENTRED, len(take.wave), rounds=3)
 
 
 def cepstral_pulse(take: Take, rng: Generator) -> np.ndarray:
@@ -335,17 +253,8 @@ def joined_units(take: Take, rng: Generator) -> np.ndarray:
 
 
 def sinusoidal(take: Take, rng: Generator) -> np.ndarray:
-    """Harmonic sinusoids (McAulay & Quatieri 1986) with all phases zero; noise is left out of voiced sounds."""
-    envelope = cepstral_envelope(take.wave, 40)
-    phase, out = 2 * np.pi * np.cumsum(take.f0 / RATE), np.zeros_like(take.wave)
-    at = np.arange(len(envelope)) * HOP - SIZE // 2
-    f0 = take.f0[np.clip(at, 0, len(out) - 1)]
-    for harmonic in range(1, int(7000 / take.f0.max()) + 1):
-        bins = np.minimum(np.round(harmonic * f0 * SIZE / RATE).astype(int), SIZE // 2)
-        level = envelope[np.arange(len(bins)), bins] * np.sqrt(f0)
-        out += np.cos(harmonic * phase) * np.interp(np.arange(len(out)), at, level)
-    noise = colour(rng.normal(size=len(out)), envelope)
-    return np.where(take.voice > 0.15, out * np.sqrt(2 / RATE), noise) / np.sqrt(SIZE / 2)
+    """As many harmonics as the highest note has below 7 kHz; noise is left out of voiced sounds."""
+    return harmonics(take, rng, int(7000 / take.f0.max()))
 
 
 def multi_pulse(take: Take, rng: Generator) -> np.ndarray:
@@ -397,7 +306,7 @@ def random_phase(take: Take, rng: Generator) -> np.ndarray:
 
 
 ATTACKS: dict[str, Callable[[Take, Generator], np.ndarray]] = {
-    "A01": lpc_pulse, "A02": griffin_lim, "A03": cepstral_pulse, "A04": joined_units, "A05": sinusoidal,
+    "A01": lpc_pulse, "A02": mel_40, "A03": cepstral_pulse, "A04": joined_units, "A05": sinusoidal,
     "A06": multi_pulse, "A07": lpc_held, "A08": zero_phase, "A09": noise_excited, "A10": channel_pulse,
     "A11": folded_band, "A12": random_phase,
 }  # fmt: skip
@@ -533,17 +442,17 @@ def stamp(settings: Settings) -> dict:
     return {"format": FORMAT, "version": VERSION, **asdict(settings), "utterances": list(settings.utterances)}
 
 
-def read_stamp(folder: Path) -> dict | None:
-    """The stamp of the demo corpus in `folder`; None where nothing is; UserError where something else is."""
+def read_stamp(folder: Path, kind: str = FORMAT) -> dict | None:
+    """The stamp of the corpus of this kind in `folder`; None where nothing is; UserError where something else is."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
         found = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        if found["format"] == FORMAT:
+        if found["format"] == kind:
             return found
     except (OSError, ValueError, TypeError, KeyError):
         pass
-    raise UserError(f"will not replace {folder}", "a demo corpus or no such folder", "something else")
+    raise UserError(f"will not replace {folder}", f"an {kind} or no such folder", "something else")
 
 
 @contextmanager
