@@ -39,6 +39,11 @@ MISSING = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 3
 BONAFIDE, SPOOF = "#0072B2", "#E69F00"  # dark and light: they stay apart in grey
 DOT = {"linestyle": "none", "markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.4}
 PARTITIONS = {"dev": DOT | {"color": COLOURS[0], "marker": "o"}, "eval": DOT | {"color": COLOURS[1], "marker": "s"}}
+# Histograms of bona fide and spoof: hatched or filled, not both, as over a translucent fill PDF loses the hatch.
+CLASSES = (
+    {"facecolor": (BONAFIDE, 0.4), "edgecolor": BONAFIDE},
+    {"facecolor": "none", "edgecolor": SPOOF, "hatch": "//////"},
+)
 REJECTED, SHADE = "#D55E00", (0.9, 0.62, 0, 0.25)  # a chunk below the threshold, on a suspicious region's shade
 HIGHEST = 8000  # Hz: the top of every frequency axis
 CLOCK = 120  # seconds: time is in min:s or h:min from here on
@@ -75,6 +80,14 @@ class History(NamedTuple):
     loss: Sequence[float | None]  # (E,)
     dev_eer: Sequence[float | None]  # (E,) fractions
     dev_min_tdcf: Sequence[float | None]  # (E,)
+
+
+class DataSetPart(NamedTuple):
+    """What a partition of a data set holds."""
+
+    counts: tuple[int, int]  # bona fide, spoof
+    seconds: tuple[np.ndarray, np.ndarray]  # of each file: bona fide (B,), spoof (S,)
+    cues: Mapping[str, tuple[float, float, float]]  # EER of one cue alone and its interval: fractions
 
 
 def det(curves: Curves, eer: Mapping[str, float]) -> "Figure":
@@ -142,13 +155,8 @@ def score_distributions(bonafide: np.ndarray, spoof: np.ndarray, threshold: floa
     low, high = _span(axes, classes, threshold)
     # An odd number of bins, so that a constant score stands in the middle of one.
     edges = np.linspace(low, high, 2 + 2 * int(np.clip(np.sqrt(sum(map(len, classes))) / 2, 10, 50)))
-    # Hatched or filled, not both: over a translucent fill, PDF loses the hatch.
-    looks = (
-        {"facecolor": (BONAFIDE, 0.4), "edgecolor": BONAFIDE},
-        {"facecolor": "none", "edgecolor": SPOOF, "hatch": "//////"},
-    )
     handles = []
-    for scores, look in zip(classes, looks, strict=True):
+    for scores, look in zip(classes, CLASSES, strict=True):
         density = np.histogram(scores, edges)[0] / (max(scores.size, 1) * (edges[1] - edges[0]))
         handles.append(axes.stairs(density, edges, fill=True, linewidth=0.8, **look))
     axes.set(xlim=(low, high), ylim=(0, None))
@@ -375,6 +383,67 @@ def _spread(axes: "Axes", spread: Spread, row: float) -> None:
     axes.plot(spread.mean, row + 0.1, "|", color="black", markersize=6, markeredgewidth=1.2)
 
 
+def data_set_report(partitions: Mapping[str, DataSetPart], telling: float) -> "Figure":
+    """Of each partition the durations by class; beside them the EER of each cue: 0.5 tells nothing.
+
+    A cue whose whole interval lies below `telling` (shaded) gives the key away: its mark is filled.
+    """
+    from matplotlib.figure import Figure
+
+    cues = list(dict.fromkeys(name for part in partitions.values() for name in part.cues))
+    rows = max(len(partitions), 1)
+    figure = Figure(figsize=(TWO_COLUMNS, max(1.1 * rows + 0.4, 0.25 * len(cues) + 0.5)), dpi=200, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.04)
+    grid = figure.add_gridspec(rows, 2, width_ratios=(1, 1.3))
+    panels = [figure.add_subplot(grid[row, 0]) for row in range(len(partitions))]
+    _durations(panels, partitions)
+    axes = figure.add_subplot(grid[:, 1])
+    tells = "50 tells nothing" if cues else "needs both classes"
+    _dress(axes, f"EER of one cue alone (%): {tells}", "")
+    looks = [{"color": COLOURS[-1 - index % 5], "marker": MARKERS[index % 8]} for index in range(len(partitions))]
+    for index, (part, look) in enumerate(zip(partitions.values(), looks, strict=True)):
+        shift = min(0.24, 0.8 / len(partitions)) * (index - (len(partitions) - 1) / 2)
+        _cue_dots(axes, [part.cues.get(cue) for cue in cues], shift, telling, DOT | look)
+    axes.axvspan(0, 100 * telling, color="0.95", linewidth=0, zorder=0)
+    axes.axvline(50, color="black", linewidth=0.9)
+    axes.set(xlim=(0, 52))
+    _name_rows(axes, cues)
+    handles = [_patch(**look) for look in CLASSES] + [_line(**DOT | look | {"linestyle": "-"}) for look in looks]
+    filled = _line(**DOT, color="black", marker="o")
+    labels = ["bona fide", "spoof", *(_short(name, 12) for name in partitions), "filled: gives the key away"]
+    _legend(figure, [*handles, filled], labels, columns=6 if len(labels) < 7 else 5)
+    return figure
+
+
+def _durations(panels: Sequence["Axes"], partitions: Mapping[str, DataSetPart]) -> None:
+    """Histograms of both classes on one axis; far longer files than the rest stand in the last bin."""
+    every = np.sort([value for part in partitions.values() for seconds in part.seconds for value in seconds])
+    end = _near(every)[1] if every.size else 1.0
+    label = "Duration (s)" if not every.size or every[-1] <= end else "Duration (s), longer ones in the last bin"
+    for axes, (name, part) in zip(panels, partitions.items(), strict=True):
+        _dress(axes, label if axes is panels[-1] else "", "Files")
+        edges = np.linspace(0, end, 1 + int(np.clip(2 * np.sqrt(sum(map(len, part.seconds))), 10, 40)))
+        for seconds, look in zip(part.seconds, CLASSES, strict=True):
+            axes.stairs(np.histogram(np.minimum(seconds, end), edges)[0], edges, fill=True, linewidth=0.8, **look)
+        axes.set(xlim=(0, end), ylim=(0, None))
+        axes.yaxis.set_major_locator(_whole_numbers())
+        bonafide, spoof = part.counts
+        title = f"{_plain(_short(name, 16))}: {bonafide:,} bona fide, {spoof:,} spoof"
+        axes.set_title(title, fontsize=SMALL, loc="left", pad=3)
+
+
+def _cue_dots(
+    axes: "Axes", cues: Sequence[tuple[float, float, float] | None], shift: float, telling: float, look: dict
+) -> None:
+    """A partition's EERs and intervals, `shift` below each cue's row."""
+    for row, cue in enumerate(cues):
+        if cue is not None:
+            eer, low, high = (100 * value for value in cue)
+            axes.plot([low, high], [row + shift] * 2, color=look["color"], linewidth=0.9)
+            face = {} if high < 100 * telling else {"markerfacecolor": "white"}
+            axes.plot([eer], [row + shift], **look | {"markeredgecolor": look["color"], "markeredgewidth": 0.8} | face)
+
+
 def recording(
     samples: np.ndarray | None,
     rate: int,
@@ -412,6 +481,53 @@ def recording(
             _mark_regions(panel, regions)
     figure.align_ylabels(panels)
     return figure
+
+
+def augmentation_gallery(panels: Mapping[str, np.ndarray], rate: int) -> "Figure":
+    """Spectrograms in decibels of several versions (n,) of an utterance, by title; the first is the original.
+
+    All have the same axes and scale of level: 80 dB down from the loudest point of the original, in 16 colours, as each
+    further one makes the file larger.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(TWO_COLUMNS, 0.55 + 1.35 * rows), dpi=200, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    spectra = [_power_spectra(samples, rate) for samples in panels.values()]
+    loudest = spectra[0].max() or 1.0
+    for axes, title, spectrum in zip(grid.flat, panels, spectra, strict=False):
+        _dress(axes, "", "")
+        axes.set_title(_plain(_short(title, 34)), fontsize=SMALL, loc="left", pad=3)
+        axes.set_facecolor("0.85")  # behind the end of a shorter version
+        axes.grid(False)
+        decibel = 10 * np.log10(np.maximum(spectrum / loudest, 1e-8))
+        extent = (0, len(panels[title]) / rate, 0, rate / 2000)
+        look = {"cmap": matplotlib.colormaps["magma"].resampled(16), "vmin": -80, "vmax": 0, "interpolation": "none"}
+        image = axes.imshow(decibel, extent=extent, origin="lower", aspect="auto", **look)
+    seconds = max(map(len, panels.values())) / rate
+    grid[0, 0].set(xlim=(0, seconds), ylim=(0, rate / 2000))
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:
+        axes.tick_params(axis="x", labelbottom=True)
+    figure.supxlabel("Time (s)", fontsize=TEXT)
+    figure.supylabel("Frequency (kHz)", fontsize=TEXT)
+    bar = figure.colorbar(image, ax=grid, aspect=60, shrink=0.6, pad=0.012)
+    bar.set_label("Level (dB, relative to the original's loudest point)", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL, width=0.6, length=2.5)
+    bar.outline.set_linewidth(0.6)
+    return figure
+
+
+def _power_spectra(samples: np.ndarray, rate: int) -> np.ndarray:
+    """(frequencies, frames) of Hann windows of 32 ms, 8 ms apart, each with its middle at its frame's."""
+    taps, hop = round(0.032 * rate), round(0.008 * rate)
+    padded = np.pad(samples, ((taps - hop) // 2, taps))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, taps)[: max(1, len(samples)) : hop]
+    return np.abs(np.fft.rfft(frames * np.hanning(taps), axis=1)).T ** 2
 
 
 def _words(figure: "Figure", verdict_lines: Sequence[tuple[str, str]]) -> None:

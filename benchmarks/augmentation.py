@@ -1,0 +1,61 @@
+"""How many crops of 64,600 samples each augmentation makes in a second, in one process.
+
+    python benchmarks/augmentation.py [--seconds 2] [--markdown]
+
+The crop is noise in syllables, as a codec's work depends on what it hears. A second is one of processor time: other
+programs on the machine count little. Of the calls in `--seconds`, the median counts.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+
+import audio
+import augmentation
+
+ROWS = [
+    *({"name": "rawboost", "combination": name} for name in ("lnl+isd", "lnl", "isd", "ssi", "lnl+isd+ssi", "lnl|isd")),
+    *({"name": "codec", "formats": [name]} for name in augmentation.FORMATS),
+    *({"name": name, "probability": 1.0} for name in augmentation.TRANSFORMS if name not in ("rawboost", "codec")),
+]
+
+
+def rate(spec: dict, seconds: float) -> float:
+    """Crops a second of processor time; the first call, which imports, is left out."""
+    made, rng = augmentation.build([spec]), np.random.default_rng(0)
+    syllables = np.clip(np.sin(np.arange(audio.CHUNK_SAMPLES) * 2 * np.pi * 3 / audio.SAMPLE_RATE), 0, 1)
+    x = (0.1 * syllables * rng.standard_normal(audio.CHUNK_SAMPLES)).astype(np.float32)
+    made.crop(made.whole(x, rng), rng)
+    took, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.process_time()
+        made.crop(made.whole(x, rng), rng)
+        took.append(time.process_time() - start)
+    return 1 / statistics.median(took)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each row (default: %(default)s)")
+    parser.add_argument("--markdown", action="store_true", help="a table for RESULTS.md")
+    options = parser.parse_args()
+    if options.markdown:
+        print("| transform | utt/s |\n|---|---|")
+    for spec in ROWS:
+        detail = spec.get("combination") or ", ".join(spec.get("formats", ()))
+        row = f"{spec['name']} {detail}".strip(), f"{rate(spec, options.seconds):,.0f}"
+        print(
+            "| {} | {} |".format(*row).replace("l|i", r"l\|i") if options.markdown else "{:<24}{:>8}".format(*row),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
