@@ -5,17 +5,16 @@
     python comprehensive_eval.py --checkpoint CKPT --dataset folder --data_path recordings --compare AASIST
 
 Leaves results/<name>/<data set>/ with scores.txt, results_summary.txt, metrics.json, table.tex and plots/. A run that
-was stopped goes on where it stopped. "Whole data sets" in docs/evaluation.md says where files are looked for.
+was stopped goes on where it stopped. docs/datasets.md says where files are looked for.
 """
 
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,162 +23,45 @@ from tqdm import tqdm
 
 import evaluation
 from cli import Parser, UserError, run, write_text
-from data_utils import MAX_NAMED, Corpus, Partition, Trial, tolerant_loader
+from corpora import KINDS, REPORTED_SUBSET, Partition
+from data_utils import preflight, tolerant_loader
 from inference import Detector
-from score_files import (
-    KEYS,
-    AsvScores,
-    Scores,
-    listing,
-    read_asv_scores,
-    read_asv_scores_2021,
-    read_scores,
-    read_trials,
-    write_scores,
-)
+from score_files import AsvScores, Scores, listing, read_scores, write_scores
 
 PARTIAL = "scores.partial"  # scores as they come; gone when a run is complete
-LABEL_FILES = ("labels.txt", "protocol.txt", "meta.csv", "labels.csv", "protocol.csv", "metadata.csv")
-AUDIO = {".flac", ".wav", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".wma", ".mp4", ".webm", ".aiff", ".amr"}
-REPORTED_SUBSET = "eval"  # of ASVspoof 2021's rows, the ones that papers report
 SEED = 1234  # of the bootstrap, as in evaluation.py
 
-# --------------------------------------------------------------------------------------------------------- data sets
 
-
-@dataclass
+@dataclass(frozen=True)
 class DataSet:
-    """Trials, not scored yet, and the audio file of each utt_id."""
+    """A partition that is scored whole, and its trials as evaluation takes them: with groups, not scored yet."""
 
     name: str  # of its results folder
-    source: Path  # where the labels are from
+    partition: Partition
     trials: Scores
-    files: dict[str, str]
-    asv: AsvScores | None = None
+    asv: AsvScores | None
+
+    @classmethod
+    def load(cls, kind: str, root: Path, max_files: int | None) -> "DataSet":
+        """The data set, or `max_files` of its trials spread over it.
+
+        Raises UserError for what could not be evaluated.
+        """
+        corpus = KINDS[kind](root)
+        partition = corpus.partition("all" if "all" in corpus.partitions else "eval")
+        if (count := len(partition.trials)) > (max_files or count):
+            partition = partition.take(np.arange(max_files) * count // max_files)
+        for note in preflight([replace(partition, name=corpus.title)], kind):
+            print(f"note: {note}", file=sys.stderr)
+        trials = partition.trials
+        utt_ids, attacks = [trial.utt_id for trial in trials], [trial.attack for trial in trials]
+        is_bonafide, speakers = partition.is_bonafide(), np.array([trial.speaker for trial in trials], dtype=object)
+        known = {"speaker": speakers} if (speakers != "-").any() else {}
+        scores = Scores(utt_ids, np.full(len(trials), np.nan), is_bonafide, attacks, known | partition.groups)
+        return cls(corpus.title, partition, scores, partition.asv_scores())
 
     def keys(self) -> list[str]:
-        return np.where(self.trials.is_bonafide, "bonafide", "spoof").tolist()
-
-    def partition(self) -> Partition:
-        columns = (self.trials.utt_id.tolist(), self.trials.attack.tolist(), self.keys())
-        trials = [Trial(utt_id, "-", attack, key) for utt_id, attack, key in zip(*columns, strict=True)]
-        return Partition(self.name, trials, self.source.parent, self.files)
-
-
-def find(kind: str, root: Path) -> DataSet:
-    """The data set `kind` at or below `root`, laid out as published. Raises UserError saying what was expected."""
-    if not root.is_dir():
-        raise UserError(f"no folder {root} for --dataset {kind}", "--data_path DIR", "nothing there")
-    if kind in ("2019", "2019PA"):
-        return _find_2019(root, "PA" if kind == "2019PA" else "LA")
-    if kind in ("2021", "2021DF"):
-        return _find_2021(root, "DF" if kind == "2021DF" else "LA")
-    if kind == "itw":
-        source = _first(root, ("meta.csv", "release_in_the_wild/meta.csv"), "In-the-Wild labels")
-        trials = read_trials(source)
-        return DataSet("in_the_wild", source, trials, _files(trials, [source.parent]))
-    return _find_folder(root)
-
-
-def _find_2019(root: Path, track: str) -> DataSet:
-    protocol = f"ASVspoof2019_{track}_cm_protocols/ASVspoof2019.{track}.cm.eval.trl.txt"
-    source = _first(root, (protocol, f"{track}/{protocol}"), f"ASVspoof 2019 {track} protocol")
-    corpus = Corpus(source.parents[1], track)
-    asv = corpus.asv_scores("eval")
-    trials = read_trials(source)
-    files = _files(trials, [corpus.partition("eval").folder])
-    name = "asvspoof2019" if track == "LA" else "asvspoof2019_pa"
-    return DataSet(name, source, trials, files, read_asv_scores(asv) if asv.exists() else None)
-
-
-def _find_2021(root: Path, track: str) -> DataSet:
-    audio = f"ASVspoof2021_{track}_eval"
-    keys = ("keys", f"{track}-keys-full/keys", f"{audio}/keys", "../keys", f"../{track}-keys-full/keys")
-    places = [f"{place}/{track}/CM/trial_metadata.txt" for place in keys]
-    source = _first(root, places, f"ASVspoof 2021 {track} keys")
-    trials = read_trials(source)
-    trials.group("subset")
-    folders = [path for places in ("flac", f"{audio}*/flac", f"{audio}*/{audio}/flac") for path in root.glob(places)]
-    if not folders:
-        raise UserError(f"no audio in {root}", f"flac/, {audio}/flac/ or {audio}_part*/{audio}/flac/", "none of them")
-    asv = source.parents[1] / "ASV"
-    scores = read_asv_scores_2021(asv, REPORTED_SUBSET) if (asv / "ASVTorch_Kaldi" / "score.txt").exists() else None
-    return DataSet(f"asvspoof2021_{track.lower()}", source, trials, _files(trials, sorted(folders)), scores)
-
-
-def _find_folder(root: Path) -> DataSet:
-    """A folder with a file of labels, or one folder of audio for each class."""
-    name = root.resolve().name
-    if source := next((root / file for file in LABEL_FILES if (root / file).is_file()), None):
-        trials = read_trials(source)
-        return DataSet(name, source, trials, _files(trials, [root]))
-    keys, files = {}, {}
-    for folder in sorted(path for path in root.iterdir() if path.name.lower() in KEYS and path.is_dir()):
-        for path in sorted(_audio_below(folder)):
-            utt_id = Path(path).relative_to(root).as_posix()
-            keys[utt_id], files[utt_id] = KEYS[folder.name.lower()], path
-    if not files:
-        expected = f"{', '.join(LABEL_FILES)}, or folders bonafide/ and spoof/ with audio"
-        raise UserError(f"no labels in {root}", expected, "none of them")
-    utt_ids, is_bonafide = np.array(list(keys)), np.array(list(keys.values()))
-    trials = Scores(utt_ids, np.full(len(keys), np.nan), is_bonafide, np.full(len(keys), "-"))
-    return DataSet(name, root / "bonafide, spoof", trials, files)
-
-
-def _first(root: Path, places: Sequence[str], what: str) -> Path:
-    """The first of `places` below `root` that exists. Raises UserError naming them all."""
-    for place in places:
-        if (root / place).is_file():
-            return root / place
-    raise UserError(f"no {what} in {root}", " or ".join(places), "none of them")
-
-
-def _audio_below(folder: Path) -> Iterable[str]:
-    """Paths of all audio files in the folder and its subfolders."""
-    for parent, _, names in os.walk(folder):
-        yield from (os.path.join(parent, name) for name in names if os.path.splitext(name)[1].lower() in AUDIO)
-
-
-def _files(trials: Scores, folders: Sequence[Path]) -> dict[str, str]:
-    """The file of each utt_id, which is its path, its name or its name without the extension, in this order.
-
-    Folders are listed once: to ask for each of 71,237 files takes minutes on a network disk. Raises UserError naming
-    utterances without a file, and one with two.
-    """
-    by_path, by_name, by_stem, twice = {}, {}, {}, {}
-    for folder in folders:
-        for path in _audio_below(folder):
-            name = os.path.basename(path)
-            keys = (os.path.relpath(path, folder), name, os.path.splitext(name)[0])
-            for index, key in zip((by_path, by_name, by_stem), keys, strict=True):
-                if index.setdefault(key, path) != path:
-                    twice[id(index), key] = path
-    files, missing = {}, []
-    for utt_id in trials.utt_id.tolist():
-        index = next((index for index in (by_path, by_name, by_stem) if utt_id in index), None)
-        if index is None:
-            missing.append(utt_id)
-        elif (id(index), utt_id) in twice:
-            raise UserError(f"two files of {utt_id}", "one", f"{index[utt_id]} and {twice[id(index), utt_id]}")
-        else:
-            files[utt_id] = index[utt_id]
-    if missing:
-        named = ", ".join(missing[:MAX_NAMED]) + (", …" if len(missing) > MAX_NAMED else "")
-        expected = f"{len(trials.utt_id):,} files in {' and '.join(map(str, folders))}"
-        raise UserError("audio is missing", expected, f"{len(missing):,} missing: {named}")
-    return files
-
-
-def load(kind: str, root: Path, max_files: int | None) -> DataSet:
-    """The data set, or `max_files` of its trials spread over it. Raises UserError for what could not be evaluated."""
-    data = find(kind, root)
-    if (count := len(data.trials.utt_id)) > (max_files or count):
-        data.trials = data.trials.take(np.arange(max_files) * count // max_files)
-    if blank := [name for name in data.trials.utt_id.tolist() if len(name.split()) != 1]:
-        raise UserError(f"{data.source}: bad utterance name", "no blanks, which end a name in a score file", blank[0])
-    if data.trials.is_bonafide.all() or not data.trials.is_bonafide.any():
-        raise UserError(f"{data.source}: one class only", "bona fide and spoof trials", f"{len(data.trials.utt_id)}")
-    return data
+        return [trial.key for trial in self.partition.trials]
 
 
 # ----------------------------------------------------------------------------------------------------------- scoring
@@ -196,7 +78,7 @@ def score(detector: Detector, data: DataSet, folder: Path, identity: dict, num_w
     to_do = [batch for batch in batches if not all(names[row] in scores for row in batch)]
     if not to_do:
         return scores, errors
-    loader = tolerant_loader(data.partition(), detector.engine.nb_samp, num_workers, to_do)
+    loader = tolerant_loader(data.partition, detector.engine.nb_samp, num_workers, to_do)
     bar = tqdm(desc=data.name, total=len(names), initial=len(names) - sum(map(len, to_do)), unit="utt", disable=None)
     with (folder / PARTIAL).open("a", encoding="utf-8") as file, bar:
         for batch, (waveforms, problems) in zip(to_do, loader, strict=True):
@@ -320,7 +202,7 @@ def summarise(args, data: DataSet, detector: Detector, errors: dict, done: Evalu
         trials += f": the {REPORTED_SUBSET} subset, which papers report"
     if args.max_files:
         trials += f"; chosen by --max_files {args.max_files}, not comparable with published numbers"
-    lines = [f"checkpoint  {args.checkpoint}", f"labels      {data.source}", f"trials      {trials}"]
+    lines = [f"checkpoint  {args.checkpoint}", f"labels      {data.partition.labels}", f"trials      {trials}"]
     if detector.card.threshold is not None:
         lines.append(f"threshold   {detector.card.threshold:.6g} ({detector.card.threshold_source}): the rows 'given'")
     lines.append(f"missing     {len(errors) or 'none'}")
@@ -364,7 +246,7 @@ def evaluate_data_set(args, data: DataSet, detector: Detector) -> int:
     write_text(folder / "results_summary.txt", summary)
     write_text(folder / "table.tex", latex_table(done.results))
     evaluation.draw(done.results, done.systems, folder / "plots", own=[args.name])
-    metrics = {"run": identity, "checkpoint": args.checkpoint, "labels": str(data.source), "missing": errors}
+    metrics = {"run": identity, "checkpoint": args.checkpoint, "labels": str(data.partition.labels), "missing": errors}
     metrics |= {**done.results[args.name], "all_rows": done.all_rows, "comparisons": done.comparisons}
     metrics["compared"] = {name: done.results[name] for name in args.compare}
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
@@ -387,7 +269,7 @@ def parse_arguments():
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="CKPT", help="weights (.pth), ours or official ones")
-    add("--dataset", required=True, nargs="+", choices=("2019", "2019PA", "2021", "2021DF", "itw", "folder"))
+    add("--dataset", required=True, nargs="+", choices=tuple(KINDS))
     add("--data_path", nargs="+", default=["."], metavar="DIR", help="one for all data sets, or one for each")
     add("--output_dir", default="results", metavar="DIR", help="default: %(default)s")
     add("--name", help="of the system; default: the checkpoint's, after its run's")
@@ -417,7 +299,7 @@ def main() -> int:
     args = parse_arguments()
     detector = Detector.from_checkpoint(args.checkpoint, args.device)
     roots = args.data_path * len(args.dataset) if len(args.data_path) == 1 else args.data_path
-    found = [load(kind, Path(root), args.max_files) for kind, root in zip(args.dataset, roots, strict=True)]
+    found = [DataSet.load(kind, Path(root), args.max_files) for kind, root in zip(args.dataset, roots, strict=True)]
     for data in found:
         for name in args.compare:
             scores_of(args, name, data)

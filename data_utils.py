@@ -1,138 +1,42 @@
-"""Protocols → trials → fixed-length waveforms → loaders, for the ASVspoof2019 archive as it unpacks.
+"""A partition of a data set → fixed-length waveforms → loaders.
 
-Corpus(root, track).partition(name) gives a partition's trials and files, preflight() checks that they are there, and
-with_pack() keeps their samples so that no epoch decodes anything. Where samples come from never changes a batch.
+preflight() checks that its files are there, and with_pack() keeps their samples so that no epoch decodes anything.
+Where samples come from never changes a batch.
+
+    python data_utils.py check /data/LA    # is a data set sound? (docs/check_data.md)
 """
 
+import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 import audio
 import packed
-from cli import UserError
+from augmentation import Augmentation
+from augmentation import build as build_augmentation
+from cli import Parser, UserError, run, write_text
 from config import Config
-from score_files import BONAFIDE, SPOOF
+from corpora import MAX_NAMED, Partition, Trial
+from vocoders import vocode
 
-PARTITIONS = ("train", "dev", "eval")
-OFFICIAL_COUNTS = {
-    "LA": {"train": 25_380, "dev": 24_844, "eval": 71_237},
-    "PA": {"train": 54_000, "dev": 29_700, "eval": 134_730},
-}
-MAX_NAMED = 5  # missing files that an error spells out
 UPLOAD_SAMPLES = 1 << 26  # that go to a GPU at once
 
 
-class Trial(NamedTuple):
-    """One protocol line `speaker utt_id environment attack key`; key is `bonafide` (attack `-`) or `spoof`."""
-
-    utt_id: str
-    speaker: str
-    attack: str
-    key: str
-
-    @property
-    def label(self) -> int:
-        return BONAFIDE if self.key == "bonafide" else SPOOF
-
-
-def read_protocol(path: str | os.PathLike) -> list[Trial]:
-    """Trials in the order of a 5-column ASVspoof2019 protocol. Raises UserError naming the line at fault."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read protocol {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"protocol {path} is not text: {error}") from error
-    trials = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        trial = _parse_trial(line.split(), f"{path}, line {number}")
-        if trial.utt_id in trials:
-            raise UserError(f"{path}, line {number}: utterance {trial.utt_id} stands twice", "each once")
-        trials[trial.utt_id] = trial
-    if not trials:
-        raise UserError(f"protocol {path} is empty", "at least one trial", "none")
-    return list(trials.values())
-
-
-def _parse_trial(columns: list[str], where: str) -> Trial:
-    if len(columns) != 5:
-        raise UserError(where, "5 columns (speaker utt_id - attack key)", len(columns))
-    speaker, utt_id, _, attack, key = columns
-    if key not in ("bonafide", "spoof"):
-        raise UserError(where, "key bonafide or spoof", repr(key))
-    if (attack == "-") != (key == "bonafide"):
-        raise UserError(where, "attack '-' for bonafide, a name for spoof", f"{attack!r} with {key}")
-    if Path(utt_id).name != utt_id:
-        raise UserError(where, "an utt_id without slashes", repr(utt_id))
-    return Trial(utt_id, speaker, attack, key)
-
-
-@dataclass(frozen=True)
-class Partition:
-    """Trials of one partition and the folder that holds their flac files, or in `files` the file of each utt_id.
-
-    With `pack` their samples come from there; with `on_device` too, crops are cut from that copy of `pack.samples`.
-    """
-
-    name: str
-    trials: list[Trial]
-    folder: Path
-    files: Mapping[str, Path | str] = field(default_factory=dict)
-    pack: packed.Packed | None = None
-    on_device: torch.Tensor | None = None  # (N,) int16
-
-    def path(self, trial: Trial) -> Path:
-        return Path(self.files.get(trial.utt_id, self.folder / f"{trial.utt_id}.flac"))
-
-    def waveform(self, index: int) -> np.ndarray:
-        """Trial `index` whole, (n,) at 16 kHz: int16 from the pack, else float32 from its file. Raises UserError."""
-        return audio.read(self.path(self.trials[index])) if self.pack is None else self.pack[index]
-
-    def missing(self) -> list[str]:
-        """utt_ids without a file; one listing of the folder, as asking 71,237 times takes minutes on a network disk."""
-        there = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
-        return [trial.utt_id for trial in self.trials if f"{trial.utt_id}.flac" not in there]
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """ASVspoof2019 below `root` exactly as its archive unpacks; `track` is LA or PA."""
-
-    root: Path
-    track: str
-
-    def __post_init__(self):
-        object.__setattr__(self, "root", Path(self.root))
-        if not self.root.is_dir():
-            raise UserError(f"no data set at {self.root}", f"the unpacked {self.track} folder (see README)", "nothing")
-
-    def protocol(self, partition: str) -> Path:
-        kind = "trn" if partition == "train" else "trl"
-        folder = f"ASVspoof2019_{self.track}_cm_protocols"
-        return self.root / folder / f"ASVspoof2019.{self.track}.cm.{partition}.{kind}.txt"
-
-    def asv_scores(self, partition: str) -> Path:
-        """Where the archive has the organisers' ASV scores of dev or eval."""
-        folder = f"ASVspoof2019_{self.track}_asv_scores"
-        return self.root / folder / f"ASVspoof2019.{self.track}.asv.{partition}.gi.trl.scores.txt"
-
-    def partition(self, name: str) -> Partition:
-        trials = read_protocol(self.protocol(name))
-        return Partition(name, trials, self.root / f"ASVspoof2019_{self.track}_{name}" / "flac")
+def require_transforms(config: Config) -> None:
+    """Raises UserError for an augmentation or a vocoder that is unknown, badly set or not installed."""
+    build_augmentation(config.augmentation)
+    for name in config.vocode:
+        vocode(name, np.sin(np.arange(4096), dtype=np.float32), np.random.default_rng(0))
 
 
 def preflight(partitions: list[Partition], track: str, packs: str | os.PathLike | None = None) -> list[str]:
@@ -142,28 +46,31 @@ def preflight(partitions: list[Partition], track: str, packs: str | os.PathLike 
     Returns a note for each partition whose size is not the official one. Raises UserError naming what is missing.
     """
     notes = []
-    for name, trials in ((p.name, p.trials) for p in partitions):
-        keys = {trial.key for trial in trials}
-        if len(keys) < 2:
-            raise UserError(f"{name} has one class only", "bonafide and spoof trials", f"only {keys.pop()}")
-        count, official = len(trials), OFFICIAL_COUNTS[track][name]
-        if count != official:
-            notes.append(f"{name} has {count:,} trials, the official ASVspoof2019 {track} has {official:,}")
     for partition in partitions:
-        if packs and not partition.folder.is_dir() and packed.pack_path(packs, *_pack(partition, track)).is_file():
+        keys = {trial.key for trial in partition.trials}
+        if len(keys) < 2:
+            raise UserError(f"{partition.name} has one class only", "bonafide and spoof trials", f"only {keys.pop()}")
+        count, official = len(partition.trials), partition.official_count
+        if official and count != official:
+            notes.append(f"{partition.name} has {count:,} trials, the official partition has {official:,}")
+    for partition in partitions:
+        there = any(folder.is_dir() for folder in partition.folders())
+        if packs and not there and packed.pack_path(packs, *_pack(partition, track)).is_file():
             continue
         missing = partition.missing()
         if missing:
-            named = ", ".join(missing[:MAX_NAMED]) + (", …" if len(missing) > MAX_NAMED else "")
-            expected = f"{len(partition.trials)} flac files in {partition.folder}"
-            raise UserError(f"{partition.name} lacks audio", expected, f"{len(missing)} missing: {named}")
+            expected = f"{len(partition.trials)} files in {_listed(sorted(map(str, partition.folders())))}"
+            raise UserError(f"{partition.name} lacks audio", expected, f"{len(missing)} missing: {_listed(missing)}")
     return notes
 
 
-def _pack(partition: Partition, track: str) -> tuple[str, dict[str, Path]]:
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:MAX_NAMED]) + (", …" if len(names) > MAX_NAMED else "")
+
+
+def _pack(partition: Partition, track: str) -> tuple[str, Mapping[str, Path]]:
     """Name and files of its pack."""
-    files = {trial.utt_id: partition.path(trial) for trial in partition.trials}
-    return f"{track}_{partition.name}", files
+    return f"{track}_{partition.name}", partition.files
 
 
 def with_pack(partition: Partition, config: Config, device: torch.device) -> Partition:
@@ -218,12 +125,18 @@ class Batch(NamedTuple):
 class SpeechDataset(Dataset):
     """Batches of a partition by trial indices.
 
-    With `crops` = (seed, epoch) each trial has a random crop that follows from these and its index alone, whatever
-    process makes it (training); without, the first `length` samples.
+    With `crops` = (seed, epoch) each trial has a random crop, and what `augmentation` makes of it, that follow from
+    these and its index alone, whatever process makes it (training); without, the first `length` samples.
     """
 
-    def __init__(self, partition: Partition, length: int, crops: tuple[int, int] | None = None):
-        self.partition, self.length, self.crops = partition, length, crops
+    def __init__(
+        self,
+        partition: Partition,
+        length: int,
+        crops: tuple[int, int] | None = None,
+        augmentation: Augmentation | None = None,
+    ):
+        self.partition, self.length, self.crops, self.augmentation = partition, length, crops, augmentation
 
     def __len__(self) -> int:
         return len(self.partition.trials)
@@ -234,19 +147,40 @@ class SpeechDataset(Dataset):
         labels = [self.partition.trials[index].label for index in indices]
         return Batch(waveforms, torch.tensor(labels, device=waveforms.device), errors)
 
+    @property
+    def computes(self) -> bool:
+        """Whether a batch takes more than reading and cutting."""
+        return self.augmentation is not None or bool(self.partition.copies)
+
     def _rng(self, index: int) -> np.random.Generator | None:
         return None if self.crops is None else np.random.default_rng((*self.crops, index))
 
     def _cut(self, indices: Sequence[int]) -> tuple[torch.Tensor, list[UserError | None]]:
+        make = self._computed if self.computes else self._crop
         waveforms, errors = np.empty((len(indices), self.length), np.float32), [None] * len(indices)
         for row, index in enumerate(indices):
             try:
-                waveforms[row] = audio.fit(self.partition.waveform(index), self.length, self._rng(index))
+                waveforms[row] = make(index)
             except UserError as error:  # raised in a worker process it would arrive wrapped in a traceback
                 errors[row] = error
-        if self.partition.pack is not None:
+        if self.partition.pack is not None and not self.computes:
             waveforms *= np.float32(1 / packed.FULL_SCALE)
         return torch.from_numpy(waveforms), errors
+
+    def _crop(self, index: int) -> np.ndarray:
+        """(length,) as they are stored."""
+        return audio.fit(self.partition.waveform(index), self.length, self._rng(index))
+
+    def _computed(self, index: int) -> np.ndarray:
+        """(length,) float32 after the vocoder, if the trial is a copy, and the augmentation."""
+        rng, (_, vocoder) = self._rng(index), self.partition.origin(index)
+        x = self.partition.waveform(index)
+        if x.dtype == np.int16:
+            x = x / np.float32(packed.FULL_SCALE)
+        x = self.augmentation.whole(x, rng) if self.augmentation else x
+        x = audio.fit(x, self.length, rng)
+        x = vocode(vocoder, x, rng) if vocoder else x
+        return self.augmentation.crop(x, rng) if self.augmentation else x
 
     def _cut_on_device(self, indices: Sequence[int]) -> tuple[torch.Tensor, list[None]]:
         samples, pack = self.partition.on_device, self.partition.pack
@@ -267,7 +201,8 @@ class Loader(DataLoader):
     def __init__(self, dataset: SpeechDataset, num_workers: int, batches: Sequence[Sequence[int]], **options):
         partition = dataset.partition
         # To cut a batch from a pack takes less time than its way here from another process.
-        workers = min(num_workers, os.cpu_count() or 1, len(dataset)) if partition.pack is None else 0
+        pays = partition.pack is None or dataset.computes
+        workers = min(num_workers, os.cpu_count() or 1, len(dataset)) if pays else 0
         super().__init__(
             dataset,
             batch_sampler=batches,
@@ -303,22 +238,56 @@ class Share(NamedTuple):
 ALONE = Share()
 
 
-@lru_cache(maxsize=2)
-def _epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    order = np.random.default_rng((seed, epoch)).permutation(size)
-    order.flags.writeable = False
-    return order
+class Order:
+    """Which training trials are in each batch of each epoch: seed and epoch alone decide.
+
+    An epoch has as many as there are trials: each once, or, with `config.balance`, as many of each group. The groups'
+    shares are equal at each level of nesting: [key, attack] has half bona fide, and all attacks alike in the other.
+    """
+
+    def __init__(self, trials: Sequence[Trial], config: Config):
+        self.size, self.batch_size, self.seed = len(trials), config.batch_size, config.seed
+        columns = [[getattr(trial, name) for name in config.balance] for trial in trials] if config.balance else None
+        self.groups = None if columns is None else _nested(range(self.size), columns)
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """Trial indices (N,) in their order."""
+        rng = np.random.default_rng((self.seed, epoch))
+        if self.groups is None:
+            return rng.permutation(self.size)
+        shares = np.array([share for share, _ in self.groups])
+        edges = np.floor(np.cumsum([0.0, *shares]) * self.size + rng.random()).astype(int)  # rounds fairly over epochs
+        counts = np.diff(np.append(edges[:-1], edges[0] + self.size))
+        drawn = [_repeated(members, count, rng) for (_, members), count in zip(self.groups, counts, strict=True)]
+        return rng.permutation(np.concatenate(drawn))
+
+    def batch(self, epoch: int, step: int) -> np.ndarray:
+        """Trial indices (batch_size,) of a batch, all processes' and micro-batches' together."""
+        return self.epoch(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
 
 
-def batch_indices(size: int, config: Config, epoch: int, step: int) -> np.ndarray:
-    """Trial indices (batch_size,) of a batch, all processes' and micro-batches' together, of `size` training trials."""
-    return _epoch_order(size, config.seed, epoch)[step * config.batch_size : (step + 1) * config.batch_size]
+def _nested(members: Sequence[int], columns: list[list[str]], share: float = 1.0) -> list[tuple[float, list[int]]]:
+    """(share, members) of each group, by the first column, then within each by the next."""
+    groups = defaultdict(list)
+    for member in members:
+        groups[tuple(columns[member][:1])].append(member)
+    if groups.keys() <= {()}:
+        return [(share, list(members))]
+    rest = {member: columns[member][1:] for member in members}
+    return [part for own in groups.values() for part in _nested(own, rest, share / len(groups))]
+
+
+def _repeated(members: list[int], count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` of the members (count,), none a second time before all have been."""
+    rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
+    return np.concatenate([*rounds, np.empty(0, int)])[:count].astype(int)
 
 
 def train_loader(
     partition: Partition, length: int, config: Config, epoch: int, skip: int = 0, share: Share = ALONE
 ) -> Loader:
-    """Micro-batches ((m, length) float32, (m,) int64) of random crops in an order that seed and epoch alone decide.
+    """Micro-batches ((m, length) float32, (m,) int64) of augmented random crops, in the `Order` of the epoch.
 
     Each batch is cut into `accumulation_steps` micro-batches and each of these into a part for every process, so
     m = batch_size / (accumulation_steps · share.size). The first `skip` utterances, a multiple of the batch size, are
@@ -329,9 +298,10 @@ def train_loader(
         what = f"batch_size is cut into {config.accumulation_steps} micro-batches for {share.size} processes"
         raise UserError(what, f"a multiple of {parts}, {2 * parts} or more", config.batch_size)
     count = len(partition.trials) // config.batch_size * config.batch_size
-    order = _epoch_order(len(partition.trials), config.seed, epoch)[skip:count]
+    order = Order(partition.trials, config).epoch(epoch)[skip:count]
     batches = order.reshape(-1, share.size, config.batch_size // parts)[:, share.rank].tolist()
-    return Loader(SpeechDataset(partition, length, (config.seed, epoch)), config.num_workers, batches)
+    augmentation = build_augmentation(config.augmentation) if config.augmentation else None
+    return Loader(SpeechDataset(partition, length, (config.seed, epoch), augmentation), config.num_workers, batches)
 
 
 def score_loader(partition: Partition, length: int, config: Config, share: Share = ALONE) -> Loader:
@@ -346,40 +316,35 @@ def tolerant_loader(partition: Partition, length: int, num_workers: int, batches
     return Loader(SpeechDataset(partition, length), num_workers, batches, collate_fn=_readable)
 
 
-# -------------------------------------------------------------------------------------------------------------- check
+# ------------------------------------------------------------------------------------------------------------ command
 
 
-def check_data(partitions: Sequence[Partition], track: str, num_workers: int) -> int:
-    """Decode every file; print what each partition holds, and then each problem: a file that cannot be read and why,
-    speakers in two partitions, which ASVspoof2019 keeps apart. Returns the number of problems.
-    """
-    problems = []
-    for partition in partitions:
-        trials, seconds = partition.trials, 0.0
-        paths = [partition.path(trial) for trial in trials]
-        with closing(packed.in_order(_seconds, paths, min(num_workers, os.cpu_count() or 1))) as decoded:
-            for outcome in tqdm(decoded, f"check {partition.name}", len(paths), leave=False, disable=None):
-                if isinstance(outcome, str):
-                    problems.append(f"{partition.name}: {outcome}")
-                else:
-                    seconds += outcome
-        count, official = len(trials), OFFICIAL_COUNTS[track][partition.name]
-        bonafide, speakers = sum(t.label == BONAFIDE for t in trials), len({t.speaker for t in trials})
-        size = "as the official" if count == official else f"the official {track} has {official:,}"
-        numbers = f"{bonafide:,} bona fide, {count - bonafide:,} spoof, {speakers} speakers, {seconds / 3600:.2f} hours"
-        print(f"{partition.name}: {count:,} trials ({size}), {numbers}")
-    for one, other in combinations(partitions, 2):
-        shared = {trial.speaker for trial in one.trials} & {trial.speaker for trial in other.trials}
-        if shared:
-            problems.append(f"{one.name} and {other.name} share speakers: {', '.join(sorted(shared))}")
-    for problem in problems:
-        print(problem)
-    return len(problems)
+def main() -> int:
+    """`check`: print the doctor's report; exit code 1 if there are problems."""
+    import doctor
+    import plots
+
+    parser = Parser(description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    check = commands.add_parser("check", description=doctor.__doc__, help="is a data set sound?")
+    check.add_argument("path", nargs="+", metavar="PATH", help="data sets, each KIND:PATH or an ASVspoof2019 folder")
+    check.add_argument("--json", metavar="FILE", help="also write all findings, with every file's name")
+    check.add_argument("--figure", metavar="FILE", help="also draw counts, durations and cues (.png, .pdf or .svg)")
+    check.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    options = parser.parse_args()
+    figure = Path(options.figure or "")
+    if options.figure and figure.suffix not in (".png", ".pdf", ".svg"):
+        raise UserError("--figure", "a name that ends in .png, .pdf or .svg", options.figure)
+    if options.num_workers < 0:
+        raise UserError("--num_workers", "0 or more", options.num_workers)
+    report = doctor.examine(doctor.open_partitions(options.path), options.num_workers)
+    print(doctor.format_report(report))
+    if options.json:
+        write_text(options.json, json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
+    if options.figure:
+        plots.save(doctor.figure(report), figure.with_suffix(""), [figure.suffix[1:]])
+    return 1 if report.problems else 0
 
 
-def _seconds(path: Path) -> float | str:
-    """Of the whole file, or why it cannot be read."""
-    try:
-        return len(audio.read(path)) / audio.SAMPLE_RATE
-    except UserError as error:
-        return str(error)
+if __name__ == "__main__":
+    run(main)

@@ -4,8 +4,9 @@
     python main.py --config config/AASIST-L.conf --database_path /data/LA --seed 7 --comment seed7
     python main.py --resume exp_result/LA_AASIST_ep100_bs24                # go on after a crash or Ctrl-C
     python main.py --config config/AASIST.conf --seeds 1 2 3               # several runs, then mean and spread
+    python main.py --config config/AASIST.conf --eval_sets itw:/data/itw 2021:/data/2021  # scored at the end, too
     torchrun --nproc_per_node 2 main.py --config config/AASIST.conf       # one run on two GPUs
-    python main.py --config config/AASIST.conf --check_data                # is the data set whole?
+    python main.py --config config/AASIST.conf --check_data                # is the data set sound?
     python main.py --config config/AASIST.conf --eval                      # score eval with the configured model_path
 
 Leaves exp_result/<track>_<config>_ep<N>_bs<N>[_<comment>]/ with config.conf, log.jsonl, metric_log.txt, metrics/,
@@ -20,14 +21,15 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 from tqdm import tqdm
 
+import doctor
 import seeds
 from cli import Parser, UserError, run
 from config import INCIDENTAL, Config, load_config, require, to_dict
-from data_utils import PARTITIONS, Corpus, check_data
+from corpora import PARTITIONS
 from engines import TorchEngine
 from inference import Detector
 from processes import Processes, peers_alive
@@ -35,7 +37,7 @@ from training import Data, Place, Stopped, Training, load_initial, score
 from utils import pick_device, set_precision
 
 PATIENCE = timedelta(minutes=30)  # that one process waits for another
-OVERRIDES = ("database_path", "seed", "num_epochs", "batch_size", "num_workers")
+OVERRIDES = ("database_path", "eval_sets", "seed", "num_epochs", "batch_size", "num_workers")
 OVERRIDES += ("cache", "cache_path", "precision", "compile")
 
 
@@ -117,11 +119,9 @@ def train_seeds(args, config: Config, data: "Data", folder: Path, place: Place) 
 
 def check(config: Config) -> int:
     """--check_data: read every file and say what the data set holds; returns the exit code."""
-    corpus = Corpus(config.database_path, config.track)
-    partitions = [corpus.partition(name) for name in PARTITIONS]
-    problems = check_data(partitions, config.track, config.num_workers)
-    print(f"{problems} problems" if problems else "no problems")
-    return 1 if problems else 0
+    report = doctor.examine(doctor.open_partitions(config.database_path, config.track), config.num_workers)
+    print(doctor.format_report(report))
+    return 1 if report.problems else 0
 
 
 def evaluate_only(config: Config, data: Data, folder: Path, place: Place) -> None:
@@ -161,6 +161,8 @@ def parse_arguments():
         options = {"choices": get_args(kind)} if get_args(kind) else {"type": kind}
         if kind is bool:
             options = {"action": "store_const", "const": True}
+        if get_origin(kind) is tuple:
+            options = {"nargs": "+", "metavar": "KIND:PATH"}
         group.add_argument(f"--{name}", **options)
     args = parser.parse_args()
     check_arguments(parser, args)
@@ -194,6 +196,7 @@ def resolve(args) -> tuple[Config, Path]:
     A run that torchrun starts anew after a crash is resumed, if it had come so far as to have a folder.
     """
     given = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     folder = Path(args.resume or "")
     if not args.resume:
         config = replace(load_config(args.config), **given)

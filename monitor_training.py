@@ -469,10 +469,12 @@ def position(one: Run, now: float) -> list[tuple[str, str]]:
 def files(one: Run, now: float) -> list[tuple[str, str]]:
     """Results on eval, checkpoints with size and age, and the most memory used."""
     found = []
-    for name, event in one.log.evals.items():
-        if not name.startswith("epoch_"):
-            tdcf = "" if event["min_tdcf"] is None else f", min t-DCF {event['min_tdcf']:.4f}"
-            found.append(("eval", f"{name}: EER {event['eer_percent']:.3f} %{tdcf}"))
+    for data_set, evals in {"": one.log.evals, **one.log.further}.items():
+        for name, event in evals.items():
+            if not name.startswith("epoch_"):
+                tdcf = "" if event["min_tdcf"] is None else f", min t-DCF {event['min_tdcf']:.4f}"
+                where = f" on {printable(data_set)}" if data_set else ""
+                found.append(("eval", f"{name}{where}: EER {event['eer_percent']:.3f} %{tdcf}"))
     weights = weight_files(one.folder)
     ages = [f"{name} {size(file.st_size)}, {span(now - file.st_mtime)} ago" for name, file in weights.items()]
     found += [("weights", printable(" · ".join(ages)))] if ages else []

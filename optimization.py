@@ -10,19 +10,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config import Config, OptimConfig
-from models.layers import ResidualBlock, statistics_kept
+from config import Config, OptimConfig, require
+from losses import build_loss
+from models.layers import Recomputable, statistics_kept
 
 # ------------------------------------------------------------------------------------------------------ the optimizer
 
 
 def build_optimizer(model: nn.Module, c: OptimConfig) -> torch.optim.Optimizer:
-    """Adam or SGD over all parameters that are learnt; one kernel for all of them on a GPU."""
+    """Adam or SGD over all parameters that are learnt; one kernel for all of them on a GPU.
+
+    With `encoder_lr` a self-supervised encoder's are a second group, whose `share` of the schedule is its learning
+    rate. Raises UserError if no encoder is learnt.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     options = {"lr": c.base_lr, "weight_decay": c.weight_decay, "fused": parameters[0].is_cuda}
+    if c.encoder_lr is not None:
+        encoder = model.encoder_parameters() if hasattr(model, "encoder_parameters") else []
+        require(len(encoder) > 0, "optim_config.encoder_lr", "null: no encoder is learnt", c.encoder_lr)
+        own = {id(p) for p in encoder}
+        rest = {"params": [p for p in parameters if id(p) not in own]}
+        parameters = [rest, {"params": encoder, "share": c.encoder_lr / c.base_lr}]
     if c.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=c.momentum, nesterov=c.nesterov, **options)
     return torch.optim.Adam(parameters, betas=c.betas, amsgrad=c.amsgrad, **options)
@@ -69,14 +79,16 @@ class Stepper:
         self.model, self.config, self.processes = model, config, processes
         self.device = next(model.parameters()).device
         for block in model.modules():
-            if isinstance(block, ResidualBlock):
+            if isinstance(block, Recomputable):
                 block.recompute = config.recompute
+        if hasattr(model, "recompute_encoder"):
+            model.recompute_encoder(config.recompute)
         if processes > 1:
             synchronise_batch_norm(model)
         self.learnt = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(model, config.optim_config)
         self.schedule = learning_rate(config.optim_config, steps_per_epoch, config.num_epochs)
-        self.class_weights = torch.tensor(config.class_weights, device=self.device)
+        self.loss = build_loss(config, self.device)
         self.ema = copy.deepcopy(model) if config.ema_decay else None
         self.network = model
         if processes > 1:
@@ -92,7 +104,7 @@ class Stepper:
         """
         c = self.config.optim_config
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(step)
+            group["lr"] = self.schedule(step) * group.get("share", 1.0)
         loss = self._gradient(parts, weight)
         if c.sam_rho:
             with uphill(self.learnt, c.sam_rho), statistics_kept(self.model):
@@ -117,14 +129,13 @@ class Stepper:
         return total
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy, weighted by class and summed over the utterances."""
+        """Weighted by class and summed over the utterances."""
         c = self.config
         if c.compile and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.precision == "bf16"):
             _, logits = self.network(x, freq_aug=c.freq_aug)
-        options = {"weight": self.class_weights, "label_smoothing": c.label_smoothing}
-        return F.cross_entropy(logits.float(), y, reduction="sum", **options)
+        return self.loss(logits.float(), y)
 
     def _exchange(self, last: bool):
         """Several processes exchange gradients once a batch, with its last micro-batch."""

@@ -22,6 +22,7 @@ MAX_LINE = 1 << 16  # bytes; the longest real line, an error's, stays far below
 MAX_EPOCHS = 10_000
 BLOCK, TAIL = 1 << 20, 1 << 12  # bytes: read at a time; kept to see whether what was read still stands there
 PHASES = ("train", "dev", "swa", "eval")
+MAX_SETS, MAX_NAME = 100, 255  # data sets beside eval, and letters in a name
 
 
 def _count(value: object) -> bool:
@@ -42,6 +43,10 @@ def _percent(value: object) -> bool:
 
 def _text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME
 
 
 def _flag(value: object) -> bool:
@@ -81,7 +86,7 @@ SCHEMA: dict[str, dict[str, Callable[[object], bool]]] = {
     "error": {"message?": _text},
     "eval": {
         "epoch?": _count, "checkpoint": _checkpoint, "dev_eer_percent?": _percent, "dev_min_tdcf?": _amount,
-        "eer_percent": _percent, "min_tdcf?": _amount,
+        "eer_percent": _percent, "min_tdcf?": _amount, "data_set?": _name,
     },
     "end": {"epoch?": _count, "seconds?": _amount},
 }  # fmt: skip
@@ -108,8 +113,9 @@ class Log:
     """What a run's log has said so far; `refresh` reads on.
 
     start, last: the first and the newest event, or None · epochs: {epoch: event}, ascending · evals: {checkpoint:
-    event} · phases: {phase: its newest progress event} · gaps: seconds between the newest events · skipped: lines that
-    did not fit · modified: the file's time (Unix seconds), or None · trouble: why it could not be read, or None.
+    event} · further: {data set beside eval: {checkpoint: event}} · phases: {phase: its newest progress event} · gaps:
+    seconds between the newest events · skipped: lines that did not fit · modified: the file's time (Unix seconds), or
+    None · trouble: why it could not be read, or None.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -123,6 +129,7 @@ class Log:
         self.last: dict | None = None
         self.epochs: dict[int, dict] = {}
         self.evals: dict[str, dict] = {}
+        self.further: dict[str, dict[str, dict]] = {}
         self.phases: dict[str, dict] = {}
         self.gaps: deque[float] = deque(maxlen=100)
         self.skipped = 0
@@ -171,14 +178,16 @@ class Log:
     def _take(self, event: dict) -> None:
         kind = event["event"]
         if kind == "start":
-            self.start, self.epochs, self.evals, self.phases = event, {}, {}, {}
+            self.start, self.epochs, self.evals, self.further, self.phases = event, {}, {}, {}, {}
         elif kind == "resume":
             self._drop_after(event["epoch"])
         elif kind == "epoch":
             self._drop_after(event["epoch"] - 1)
             self.epochs[event["epoch"]] = event
-        elif kind == "eval":
+        elif kind == "eval" and event["data_set"] is None:
             self.evals[event["checkpoint"]] = event
+        elif kind == "eval" and (event["data_set"] in self.further or len(self.further) < MAX_SETS):
+            self.further.setdefault(event["data_set"], {})[event["checkpoint"]] = event
         elif kind == "progress":
             self.phases[event["phase"]] = event
         if self.last is not None and kind not in ("start", "resume") and event["time"] >= self.last["time"]:

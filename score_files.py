@@ -83,8 +83,11 @@ _HEADER = {  # what files call a column → what we call it
     **dict.fromkeys(("speaker", "speaker_id", "spk", "tar_spk_anon"), "speaker"),
 }
 _NUMERIC = ("score", "asv_score", "sasv_score")
-KEYS = {"bonafide": True, "bona-fide": True, "bona_fide": True, "genuine": True, "human": True, "spoof": False}
-_NO_ATTACK = {"-", "A00", *KEYS}
+KEYS = {  # never 0 and 1, which papers use either way
+    **dict.fromkeys(("bonafide", "bona-fide", "bona_fide", "genuine", "human", "real"), True),
+    **dict.fromkeys(("spoof", "fake"), False),
+}
+_NO_ATTACK = {"", "-", "A00", *KEYS}
 
 
 @dataclass

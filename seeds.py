@@ -8,7 +8,7 @@ have been trained anywhere; each needs its log.jsonl and config.conf.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Run:
     state: str  # "finished", or where it stands
     settings: dict[str, object]  # what has to be the same for all seeds, by name
     results: dict[str, dict[str, float]]  # of each checkpoint the `MEASURES` that are known
+    further: dict[str, dict[str, float]] = field(default_factory=dict)  # data set beside eval: {checkpoint: EER %}
 
     @property
     def finished(self) -> bool:
@@ -64,7 +65,11 @@ def read_run(folder: str | Path) -> Run:
         for checkpoint in CHECKPOINTS
         if (event := log.evals.get(checkpoint))
     }
-    return Run(folder.resolve().name, log.start["seed"], state, settings, results)
+    further = {
+        data_set: {checkpoint: evals[checkpoint]["eer_percent"] for checkpoint in CHECKPOINTS if checkpoint in evals}
+        for data_set, evals in log.further.items()
+    }
+    return Run(folder.resolve().name, log.start["seed"], state, settings, results, further)
 
 
 def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -102,7 +107,8 @@ def check(runs: Sequence[Run]) -> None:
 def summarise(runs: Sequence[Run]) -> dict:
     """Of each checkpoint and measure the statistics over seeds, ready for JSON. Raises UserError, see `check`.
 
-    {"seeds": […], "runs": {seed: name}, "checkpoints": {checkpoint: {measure: see `statistics`}}}
+    {"seeds": […], "runs": {seed: name}, "checkpoints": {checkpoint: {measure: see `statistics`}}}, and "data_sets":
+    {data set: {checkpoint: of its EER (%)}} with those beside eval that every run has.
     """
     check(runs)
     runs = sorted(runs, key=lambda one: one.seed)
@@ -111,8 +117,13 @@ def summarise(runs: Sequence[Run]) -> dict:
         found = {measure: {one.seed: one.results[checkpoint].get(measure) for one in runs} for measure in MEASURES}
         known = {measure: {seed: x for seed, x in values.items() if x is not None} for measure, values in found.items()}
         checkpoints[checkpoint] = {measure: statistics(values) for measure, values in known.items() if values}
-    seeds = [one.seed for one in runs]
-    return {"seeds": seeds, "runs": {str(one.seed): one.name for one in runs}, "checkpoints": checkpoints}
+    data_sets = {
+        name: {c: statistics({one.seed: one.further[name][c] for one in runs}) for c in CHECKPOINTS if c in first}
+        for name, first in runs[0].further.items()
+        if all(one.further.get(name, {}).keys() == first.keys() for one in runs)
+    }
+    names = {str(one.seed): one.name for one in runs}
+    return {"seeds": [one.seed for one in runs], "runs": names, "checkpoints": checkpoints, "data_sets": data_sets}
 
 
 def statistics(values: dict[int, float]) -> dict:
@@ -151,13 +162,19 @@ def format_table(summary: dict) -> str:
     for checkpoint, measures in summary["checkpoints"].items():
         for measure, found in measures.items():
             partition, name, digits = MEASURES[measure]
-            cells = [_number(found[key], digits) for key in ("mean", "sd")]
-            ends = " … ".join(f"{end:.{digits}f}" for end in found["interval"] or []) or "–"
-            best = found["best_of_n"]
-            line = f"{checkpoint:<6}{partition + ' ' + name:<15}{found['n']:>3}{cells[0]:>10}{cells[1]:>9}   {ends:<19}"
-            lines.append(f"{line}{found['max']:>9.{digits}f}{best['value']:>11.{digits}f} ({best['seed']})")
+            lines.append(_row(checkpoint, f"{partition} {name}", found, digits))
+    for data_set, checkpoints in summary["data_sets"].items():
+        lines += ["", data_set, *(_row(checkpoint, "EER (%)", found, 3) for checkpoint, found in checkpoints.items())]
     lines += ["", "best of n is luck: report the mean. sd and interval speak of other seeds, not of other data."]
     return "\n".join(lines)
+
+
+def _row(checkpoint: str, measure: str, found: dict, digits: int) -> str:
+    cells = [_number(found[key], digits) for key in ("mean", "sd")]
+    ends = " … ".join(f"{end:.{digits}f}" for end in found["interval"] or []) or "–"
+    best = found["best_of_n"]
+    line = f"{checkpoint:<6}{measure:<15}{found['n']:>3}{cells[0]:>10}{cells[1]:>9}   {ends:<19}"
+    return f"{line}{found['max']:>9.{digits}f}{best['value']:>11.{digits}f} ({best['seed']})"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -166,7 +183,9 @@ def _number(value: float | None, digits: int) -> str:
 
 def format_latex(summary: dict) -> str:
     """A tabular (booktabs), a row for each checkpoint: mean ± sd, and the best of n in brackets."""
-    heads = [f"{partition} {name}".replace("%", "\\%") for partition, name, _ in MEASURES.values()]
+    heads = [f"{partition} {name}" for partition, name, _ in MEASURES.values()]
+    heads += [f"{data_set} EER (%)" for data_set in summary["data_sets"]]
+    heads = [head.replace("%", "\\%").replace("_", "\\_") for head in heads]
     lines = [
         f"% {len(summary['seeds'])} seeds: mean and standard deviation; in brackets the luckiest. Needs booktabs.",
         f"\\begin{{tabular}}{{l{'r' * len(heads)}}}",
@@ -176,6 +195,7 @@ def format_latex(summary: dict) -> str:
     ]
     for checkpoint, measures in summary["checkpoints"].items():
         cells = [_latex_cell(measures.get(measure), digits) for measure, (_, _, digits) in MEASURES.items()]
+        cells += [_latex_cell(found.get(checkpoint), 3) for found in summary["data_sets"].values()]
         lines.append(f"{checkpoint} & {' & '.join(cells)} \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
 

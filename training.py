@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,14 +25,14 @@ from tqdm import tqdm
 import evaluation
 from cli import UserError, write_text
 from config import Config, save_config, to_dict
-from data_utils import Corpus, Partition, Share, batch_indices, preflight, score_loader, train_loader, with_pack
+from corpora import PARTITIONS, Partition, each_eval, gather, open_corpus
+from data_utils import Order, Share, preflight, require_transforms, score_loader, train_loader, with_pack
 from engines import TorchEngine
 from inference import Detector
 from metrics import fit_calibration
 from models import build_model
 from optimization import Stepper, compiled
 from processes import Processes
-from score_files import BONAFIDE
 from utils import (
     RunLog,
     load_checkpoint,
@@ -46,6 +46,7 @@ from utils import (
 )
 
 HEADER = f"{'epoch':>7} {'lr':>9} {'loss':>8} {'dev EER %':>10} {'dev t-DCF':>10} {'utt/s':>7} {'left':>8}"
+RESOLVED = frozenset({"encoder_config", "do_normalize"})  # of model_config: what a model adds that it took from outside
 HEARTBEAT = 30.0  # seconds between the log's lines on an epoch that is under way
 
 
@@ -60,25 +61,38 @@ class Place(NamedTuple):
 
 
 class Data:
-    """The checked corpus of a run: its partitions, the ASV scores of dev and eval, and notes for people."""
+    """The checked corpus of a run: its partitions, the ASV scores of all but train, and notes for people.
+
+    `eval_sets` names the partitions that are only there to be scored at the end of a training.
+    """
 
     def __init__(self, config: Config, names: Iterable[str], device: torch.device):
-        corpus = Corpus(config.database_path, config.track)
-        partitions = [corpus.partition(name) for name in names]
-        self.notes = preflight(partitions, config.track, None if config.cache == "off" else config.cache_path)
-        self.partitions = {partition.name: with_pack(partition, config, device) for partition in partitions}
+        require_transforms(config)
+        partitions = [gather(config.database_path, config.track, name) for name in names]
+        if config.asv_score_path:
+            path = open_corpus(config.database_path[0], config.track).root / config.asv_score_path
+            partitions = [replace(one, asv=path) if one.name == "eval" else one for one in partitions]
+        further = each_eval(config.eval_sets, config.track) if "train" in names else []
+        self.eval_sets = [partition.name for partition in further]
+        packs = None if config.cache == "off" else config.cache_path
+        self.notes = preflight(partitions + further, config.track, packs)
         self.asv: dict[str, evaluation.AsvScores] = {}
-        for name in self.partitions.keys() - {"train"}:
-            path = corpus.asv_scores(name)
-            if name == "eval" and config.asv_score_path:
-                path = corpus.root / config.asv_score_path
-            if path.exists() or (name == "eval" and config.asv_score_path):
-                self.asv[name] = evaluation.read_asv_scores(path)
-            else:
-                self.notes.append(f"no ASV scores at {path}: min t-DCF of {name} is not computed")
+        for one in partitions + further:
+            if one.name == "eval" and config.asv_score_path:
+                self.asv["eval"] = evaluation.read_asv_scores(one.asv)
+            elif one.name != "train" and (scores := one.asv_scores()):
+                self.asv[one.name] = scores
+            elif one.name in ("dev", "eval"):
+                at = f" at {one.asv}" if one.asv else ""
+                self.notes.append(f"no ASV scores{at}: min t-DCF of {one.name} is not computed")
+        self.partitions = {one.name: with_pack(one, config, device) for one in partitions}
+        seldom = config if config.cache == "off" else replace(config, cache="mmap")  # memory is for what is read often
+        self.partitions |= {one.name: with_pack(one, seldom, device) for one in further}
+        if config.vocode and "train" in self.partitions:
+            self.partitions["train"] = self.partitions["train"].with_vocoded(config.vocode)
 
     def is_bonafide(self, name: str) -> np.ndarray:
-        return np.array([trial.label == BONAFIDE for trial in self.partitions[name].trials])
+        return self.partitions[name].is_bonafide()
 
     def evaluate(self, name: str, scores: np.ndarray) -> dict:
         """`evaluation.evaluate` of scores (N,) in protocol order, with the ASV scores of the same partition."""
@@ -93,10 +107,10 @@ class Data:
         columns = ([getattr(trial, column) for trial in trials] for column in ("utt_id", "attack", "key"))
         evaluation.write_scores(path, *columns, scores)
 
-    def report(self, scores: np.ndarray, folder: Path, file: str) -> dict:
-        """Write eval scores (N,) to scores/, their metrics to metrics/ (JSON and text), and print the latter."""
-        self.write_scores("eval", scores, folder / "scores" / file)
-        result = self.evaluate("eval", scores)
+    def report(self, scores: np.ndarray, folder: Path, file: str, name: str = "eval") -> dict:
+        """Write scores (N,) to scores/, their metrics to metrics/ (JSON and text), and print the latter."""
+        self.write_scores(name, scores, folder / "scores" / file)
+        result = self.evaluate(name, scores)
         table = evaluation.format_report(result, name=f"{folder.name}, {file}")
         write_text(folder / "metrics" / Path(file).with_suffix(".json"), json.dumps(result, indent=2) + "\n")
         write_text(folder / "metrics" / file, table + "\n")
@@ -105,10 +119,17 @@ class Data:
 
 
 def load_initial(config: Config, weights: str | None) -> nn.Module:
-    """The configured model, fresh or with the given weights. Raises UserError when they do not fit it."""
-    model = build_model(config.model_config)
-    if weights:
-        load_weights(model, load_checkpoint(weights), weights)
+    """The configured model, fresh or with the given weights. Raises UserError when they do not fit it.
+
+    An encoder whose architecture is with the weights is not fetched.
+    """
+    if not weights:
+        return build_model(config.model_config)
+    checkpoint = load_checkpoint(weights)
+    known = (checkpoint["config"] or {}).get("model_config", {})
+    same = known.get("encoder") == config.model_config.get("encoder")
+    model = build_model({key: known[key] for key in RESOLVED & known.keys() if same} | config.model_config)
+    load_weights(model, checkpoint, weights)
     return model
 
 
@@ -161,6 +182,7 @@ class Training:
         self.config, self.data, self.folder, self.place, self.init = config, data, folder, place, init
         self.share = Share(place.processes.rank, place.processes.size)
         trials = data.partitions["train"].trials
+        self.order = Order(trials, config)
         self.trial_weights = np.array(config.class_weights)[[trial.label for trial in trials]]  # (N,)
         self.steps_per_epoch = len(trials) // config.batch_size
         if self.steps_per_epoch == 0:
@@ -168,6 +190,9 @@ class Training:
         seed_everything(config)
         set_precision(config.precision, place.device)
         self.model = load_initial(config, init).to(place.device)
+        # Weights are kept with all that building their model takes; config.conf stays as it was given.
+        self.given = config
+        self.config = replace(config, model_config=getattr(self.model, "model_config", config.model_config))
         self.stepper = Stepper(self.model, config, self.steps_per_epoch, self.share.size)
         self.scorer = compiled(self.model) if config.compile else self.model
         self.swa = AveragedModel(self.model)
@@ -207,7 +232,7 @@ class Training:
         self.model.train().to(memory_format=torch.contiguous_format)  # scoring's layout trains slower, and inexactly
         batches = self.watch(loader, "train", done=progress.step * config.accumulation_steps)
         for parts in zip(*[batches] * config.accumulation_steps, strict=True):
-            indices = batch_indices(len(self.trial_weights), config, progress.epoch, progress.step)
+            indices = self.order.batch(progress.epoch, progress.step)
             done = progress.epoch * self.steps_per_epoch + progress.step
             loss = self.stepper(parts, float(self.trial_weights[indices].sum()), done)
             progress.step += 1
@@ -236,8 +261,7 @@ class Training:
             (step,) = self.place.processes.largest(self.diverged)
         if step:
             trials = self.data.partitions["train"].trials
-            indices = batch_indices(len(trials), self.config, self.progress.epoch, step - 1)
-            names = " ".join(trials[index].utt_id for index in indices)
+            names = " ".join(trials[index].utt_id for index in self.order.batch(self.progress.epoch, step - 1))
             where = f"training diverged in epoch {self.progress.epoch + 1}, step {step}"
             raise UserError(where, "a finite loss", f"none, in the batch {names}")
 
@@ -270,7 +294,10 @@ class Training:
         return True
 
     def finish(self) -> None:
-        """Make swa.pth and, where there is one, ema.pth; then score eval once with each, and with best.pth."""
+        """Make swa.pth and, where there is one, ema.pth; then score eval once with each, and with best.pth.
+
+        So are the further eval sets.
+        """
         update_bn(self.watch(self.train_loader(self.config.num_epochs), "swa"), self.swa.module, self.place.device)
         means = {"swa": self.swa.module} | ({"ema": self.stepper.ema} if self.stepper.ema else {})
         for name, model in means.items():
@@ -286,6 +313,8 @@ class Training:
             load_weights(model, checkpoint, path)
             dev = {"eer_percent": 100 * checkpoint["dev_eer"], "min_tdcf": checkpoint["dev_min_tdcf"]}
             self.report_eval(model, name, dev)
+            for data_set in self.data.eval_sets:
+                self.report_eval(model, name, dev, data_set)
         self.log.event("end", epoch=self.progress.epoch, seconds=round(self.progress.seconds, 3))
 
     # ------------------------------------------------------------------------------------- data and scores
@@ -300,13 +329,15 @@ class Training:
         scores = self.score(Detector(TorchEngine(model, self.place.device, precision)), "dev")
         return scores, self.data.evaluate("dev", scores)
 
-    def report_eval(self, model: nn.Module, name: str, dev: dict) -> None:
-        """Score eval in fp32 and report it. Nothing in a run depends on what comes out."""
-        scores = self.score(Detector(TorchEngine(model, self.place.device)), "eval")
+    def report_eval(self, model: nn.Module, name: str, dev: dict, data_set: str | None = None) -> None:
+        """Score eval, or a further eval set, in fp32 and report it. Nothing in a run depends on what comes out."""
+        partition = data_set or "eval"
+        scores = self.score(Detector(TorchEngine(model, self.place.device)), partition)
         if self.place.processes.leads:
-            result = self.data.report(scores, self.folder, f"eval_{name}.txt")
+            result = self.data.report(scores, self.folder, f"{partition}_{name}.txt", partition)
             numbers = {key: result[key] for key in ("eer_percent", "min_tdcf")}
             numbers |= {"dev_eer_percent": dev["eer_percent"], "dev_min_tdcf": dev["min_tdcf"]}
+            numbers |= {"data_set": data_set} if data_set else {}
             self.log.event("eval", epoch=self.progress.epoch, checkpoint=name, **numbers)
 
     def score(self, detector: Detector, name: str) -> np.ndarray:
@@ -362,7 +393,7 @@ class Training:
             make_folder(self.folder, overwrite)
         self.log = RunLog(self.folder, writes=self.place.processes.leads)
         parameters = sum(p.numel() for p in self.model.parameters())
-        trials = {name: len(partition.trials) for name, partition in self.data.partitions.items()}
+        trials = {name: len(self.data.partitions[name].trials) for name in PARTITIONS}
         keys = {"num_epochs": "epochs", "batch_size": "batch_size", "seed": "seed"}
         keys |= {"precision": "precision", "cache": "cache"}
         numbers = {event: getattr(self.config, key) for key, event in keys.items()}
@@ -373,7 +404,7 @@ class Training:
         print(HEADER, flush=True)
         self.save_last()
         if self.place.processes.leads:
-            save_config(self.config, self.folder / "config.conf")
+            save_config(self.given, self.folder / "config.conf")
         self.is_new = is_new
 
     def restore(self) -> None:
@@ -450,8 +481,9 @@ class Training:
         """How far a pass over the data is; done: a share of it, speed: shares a second."""
         progress = self.progress
         total = self.steps_per_epoch * self.config.batch_size
-        if phase in ("dev", "eval"):
+        if phase not in ("train", "swa"):
             total = len(self.data.partitions[phase].trials)
+            phase = "eval" if phase in self.data.eval_sets else phase
         numbers = {"done": round(done * total), "total": total, "utterances_per_second": round(speed * total, 3)}
         if phase == "train" and progress.step:
             numbers["loss"] = progress.loss_sum * self.share.size / progress.step

@@ -158,15 +158,19 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str | os.Pa
 
 
 def recognise(weights: dict[str, Any], path: str | os.PathLike) -> dict:
-    """`model_config` of the `config/*.conf` whose model has tensors of these names and shapes. Raises UserError."""
+    """`model_config` of the `config/*.conf` whose model has tensors of these names and shapes. Raises UserError.
+
+    Models with an encoder from elsewhere are not tried: it would be fetched for that.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)}
-    for conf in sorted(CONFIGS.glob("*.conf")):
-        model_config = load_config(conf).model_config
+    configs = {conf.stem: load_config(conf).model_config for conf in sorted(CONFIGS.glob("*.conf"))}
+    known = {name: model_config for name, model_config in configs.items() if "encoder" not in model_config}
+    for model_config in known.values():
         own = build_model(model_config).state_dict()
         if shapes == {name: tuple(tensor.shape) for name, tensor in own.items()}:
             return model_config
-    known = ", ".join(conf.stem for conf in sorted(CONFIGS.glob("*.conf")))
-    raise UserError(f"checkpoint {path} is of no known architecture", f"tensors of {known}", f"{len(shapes)} others")
+    expected = f"tensors of {', '.join(known)}"
+    raise UserError(f"checkpoint {path} is of no known architecture", expected, f"{len(shapes)} others")
 
 
 def _read_stored_zip(path: str | os.PathLike) -> bytes:

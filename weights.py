@@ -69,7 +69,7 @@ class Card:
         if known["dev_scores"] is not None:
             known["dev_scores"] = {key: scores.tolist() for key, scores in known["dev_scores"].items()}
         config = checkpoint["config"]
-        corpus = f"{Path(config['database_path']).name} (track {config['track']})" if "track" in config else None
+        corpus = f"{_names(config['database_path'])} (track {config['track']})" if "track" in config else None
         return cls(Path(path).stem, trained_on=corpus, **identity, **known)
 
     def to_json(self) -> str:
@@ -98,6 +98,12 @@ class Card:
             raise TypeError("no texts where texts belong")
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise TypeError("no finite numbers where numbers belong")
+
+
+def _names(database_path: str | list[str]) -> str:
+    """What the data sets' folders are called; KIND:PATH each, or, in older checkpoints, one path."""
+    paths = [database_path] if isinstance(database_path, str) else database_path
+    return " + ".join(Path(path.partition(":")[2] or path).name for path in paths)
 
 
 # ---------------------------------------------------------------------------------------------------- finding weights

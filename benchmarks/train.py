@@ -44,7 +44,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import audio
 import packed
 from config import Config, load_config
-from data_utils import Corpus, batch_indices, score_loader, train_loader, with_pack
+from corpora import Corpus
+from data_utils import Order, score_loader, train_loader, with_pack
 from engines import TorchEngine
 from inference import Detector
 from models import build_model
@@ -86,15 +87,16 @@ def make_data(args: argparse.Namespace) -> None:
     """Protocols, packs and the files that plain rows read; packs and files that are there already are left."""
     per_epoch, config = args.train // args.batch_size, row_config(args, "plain")
     steps = range(max(args.warm_up + (2 * WINDOWS + 1) * args.steps, args.loss_steps))
-    drawn = [batch_indices(args.train, config, *divmod(step, per_epoch)) for step in steps]
+    order = Order(range(args.train), config)
+    drawn = [order.batch(*divmod(step, per_epoch)) for step in steps]
     read = {"train": np.unique(drawn), "dev": range(min(args.dev, args.batch_size * max(args.steps, args.warm_up)))}
-    protocols = Path(config.database_path) / "ASVspoof2019_LA_cm_protocols"
+    protocols = Path(config.database_path[0]) / "ASVspoof2019_LA_cm_protocols"
     for folder in (protocols, args.folder / "packed", args.folder / "audio"):
         folder.mkdir(parents=True, exist_ok=True)
     for name, size in (("train", args.train), ("dev", args.dev)):
         utt_ids = [f"LA_{name[0].upper()}_{1_000_000 + i}" for i in range(size)]
         lines = [f"LA_0001 {u} - {'A01 spoof' if i % 10 else '- bonafide'}\n" for i, u in enumerate(utt_ids)]
-        Corpus(config.database_path, "LA").protocol(name).write_text("".join(lines))
+        Corpus(config.database_path[0], "LA").protocol(name).write_text("".join(lines))
         make_pack(packed.pack_path(args.folder / "packed", f"LA_{name}", utt_ids), utt_ids)
         every = lengths(size)
         files = [(args.folder / "audio" / f"{utt_ids[i]}{SUFFIX}", i, every[i]) for i in read[name]]
@@ -146,7 +148,7 @@ def row_config(args: argparse.Namespace, row: str) -> Config:
     cache = ({"mmap", "ram", "gpu"} & set(words) or {"gpu" if args.on_gpu else "mmap"}).pop()
     how = {"precision": words[0].replace("plain", "fp32"), "cache": cache, "num_workers": 0, "accumulation_steps": 1}
     how |= {word: word in words for word in ("compile", "recompute")}
-    where = {"database_path": str(args.folder / "LA"), "cache_path": str(args.folder / "packed"), "track": "LA"}
+    where = {"database_path": (str(args.folder / "LA"),), "cache_path": str(args.folder / "packed"), "track": "LA"}
     return replace(load_config(args.config), batch_size=args.batch_size, **how, **where)
 
 
@@ -158,12 +160,13 @@ class Loop:
         seed_everything(self.config)
         self.model = build_model(self.config.model_config).to(self.device)
         self.length, self.steps_per_epoch = self.model.nb_samp, args.train // args.batch_size
-        corpus = Corpus(self.config.database_path, "LA")
+        corpus = Corpus(self.config.database_path[0], "LA")
         self.train, self.dev = corpus.partition("train"), corpus.partition("dev")
+        self.order = Order(self.train.trials, self.config)
         self.done = 0
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
-        return batch_indices(self.args.train, self.config, epoch, step)
+        return self.order.batch(epoch, step)
 
 
 class Plain(Loop):

@@ -19,7 +19,8 @@ from cli import UserError, write_text
 
 MAX_CONFIG_BYTES = 1 << 20
 # Keys that a run's results do not depend on: where its data is, how it is read, when its state is saved.
-INCIDENTAL = frozenset({"database_path", "num_workers", "cache", "cache_path", "save_every_steps"})
+INCIDENTAL = frozenset({"database_path", "eval_sets", "num_workers", "cache", "cache_path", "save_every_steps"})
+ANGULAR = ("OCSoftmax", "AMSoftmax", "P2SGrad")  # losses of cosines: the model ends in these, not in a linear layer
 # The official RawNet2 file repeats two values of optim_config at the top, where the official code never reads them.
 OFFICIAL_REPETITIONS = {"lr": "base_lr", "weight_decay": "weight_decay"}
 
@@ -30,6 +31,7 @@ class OptimConfig:
 
     optimizer: Literal["adam", "sgd"] = "adam"
     base_lr: float = 1e-4
+    encoder_lr: float | None = None  # of a self-supervised encoder, scheduled alike; null: base_lr
     weight_decay: float = 1e-4
     scheduler: Literal["cosine", "multistep", "sgdr", "keras_decay", "none"] = "cosine"
     lr_min: float = 5e-6  # cosine, sgdr: where the schedule ends
@@ -47,6 +49,7 @@ class OptimConfig:
 
     def __post_init__(self):
         require(self.base_lr > 0, "optim_config.base_lr", "above 0", self.base_lr)
+        require(self.encoder_lr is None or self.encoder_lr > 0, "optim_config.encoder_lr", "above 0", self.encoder_lr)
         require(0 <= self.lr_min <= self.base_lr, "optim_config.lr_min", f"0 … base_lr {self.base_lr}", self.lr_min)
         require(self.weight_decay >= 0, "optim_config.weight_decay", "0 or more", self.weight_decay)
         require(all(0 <= b < 1 for b in self.betas), "optim_config.betas", "two values in [0, 1)", self.betas)
@@ -72,6 +75,23 @@ class SWAConfig:
 
 
 @dataclass(frozen=True)
+class LossConfig:
+    """Numbers of the losses in losses.py; defaults are those of the papers."""
+
+    focal_gamma: float = 2.0  # focal
+    scale: float = 20.0  # OCSoftmax, AMSoftmax: what cosines are multiplied by
+    oc_margins: tuple[float, float] = (0.2, 0.9)  # OCSoftmax: spoof stays below, bona fide above
+    am_margin: float = 0.9  # AMSoftmax: taken from the own class's cosine
+
+    def __post_init__(self):
+        require(self.focal_gamma >= 0, "loss_config.focal_gamma", "0 or more", self.focal_gamma)
+        require(self.scale > 0, "loss_config.scale", "above 0", self.scale)
+        low, high = self.oc_margins
+        require(-1 <= low <= high <= 1, "loss_config.oc_margins", "two rising values in [-1, 1]", self.oc_margins)
+        require(0 <= self.am_margin < 2, "loss_config.am_margin", "[0, 2)", self.am_margin)
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a run depends on. Defaults are the published recipe's (arXiv 2110.01200, section 4)."""
 
@@ -79,16 +99,21 @@ class Config:
     optim_config: OptimConfig = field(default_factory=OptimConfig)
     swa: SWAConfig = field(default_factory=SWAConfig)
     track: Literal["LA", "PA"] = "LA"
-    database_path: str = "./LA/"  # as the ASVspoof2019 archive unpacks
+    database_path: tuple[str, ...] = ("./LA/",)  # ASVspoof2019 as its archive unpacks; or KIND:PATH, or several
+    eval_sets: tuple[str, ...] = ()  # further data sets, KIND:PATH, whose eval partition is scored at the end
     asv_score_path: str | None = None  # eval ASV scores below database_path; null: where the archive has them
     model_path: str | None = None  # the checkpoint that --eval scores
     batch_size: int = 24
     num_epochs: int = 100
-    loss: Literal["CCE"] = "CCE"  # cross-entropy weighted by class_weights
+    loss: Literal["CCE", "focal", "OCSoftmax", "AMSoftmax", "P2SGrad"] = "CCE"  # weighted by class_weights
+    loss_config: LossConfig = field(default_factory=LossConfig)
     class_weights: tuple[float, float] = (0.1, 0.9)  # spoof, bona fide
     label_smoothing: float = 0.0  # share of each label that is spread over both classes (arXiv 1512.00567)
     ema_decay: float = 0.0  # above 0: a mean of the weights over steps, kept as ema.pth (arXiv 1703.01780, section 2)
     freq_aug: bool = False  # frequency masking of the filter bank in training
+    augmentation: tuple[dict, ...] = ()  # of training waveforms, in this order; augmentation.py has the names
+    vocode: tuple[str, ...] = ()  # by each of these vocoders.py makes a spoof of every bona fide training utterance
+    balance: tuple[Literal["key", "source", "attack", "speaker"], ...] = ()  # equal shares in an epoch, nested
     eval_all_best: bool = False  # also report eval whenever dev improves; steers nothing
     eval_output: str = "eval_scores_using_best_dev_model.txt"  # name of --eval's score file
     cudnn_deterministic_toggle: bool = True
@@ -109,6 +134,17 @@ class Config:
         require(self.num_epochs >= 1, "num_epochs", "1 or more", self.num_epochs)
         require(all(w > 0 for w in self.class_weights), "class_weights", "two values above 0", self.class_weights)
         require(0 <= self.label_smoothing < 1, "label_smoothing", "[0, 1)", self.label_smoothing)
+        smooth = self.loss == "CCE" or not self.label_smoothing
+        require(smooth, "label_smoothing", f"0 with the loss {self.loss}", self.label_smoothing)
+        if self.loss in ANGULAR:
+            object.__setattr__(self, "model_config", {"output": "cosine"} | self.model_config)
+        output, wanted = self.model_config.get("output", "linear"), "cosine" if self.loss in ANGULAR else "linear"
+        require(output == wanted, "model_config.output", f"{wanted}, with the loss {self.loss}", output)
+        require(len(self.database_path) >= 1, "database_path", "one folder or more", "none")
+        repeated = [name for names in (self.vocode, self.balance) for name in names if names.count(name) > 1]
+        require(not repeated, "vocode or balance", "each name once", ", ".join(sorted(set(repeated))))
+        changed = bool(self.augmentation or self.vocode)
+        require(not (changed and self.cache == "gpu"), "cache", "ram with augmentation, which the CPU does", "gpu")
         require(0 <= self.ema_decay < 1, "ema_decay", "[0, 1)", self.ema_decay)
         require(0 <= self.seed < 2**32, "seed", "0 … 2**32 - 1", self.seed)
         require(self.num_workers >= 0, "num_workers", "0 or more", self.num_workers)
@@ -206,6 +242,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return value
     if origin is tuple:
         many = args[-1] is Ellipsis
+        value = [value] if many and isinstance(value, str) else value
         fits = isinstance(value, list | tuple) and (many or len(value) == len(args))
         require(fits, name, "a list" if many else f"a list of {len(args)} values", _show(value))
         return tuple(_convert(args[0] if many else args[i], v, f"{name}[{i}]") for i, v in enumerate(value))

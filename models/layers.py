@@ -6,6 +6,7 @@ Parameter names are those of the official checkpoints.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -42,23 +43,39 @@ class SincBank(nn.Module):
         return F.conv1d(x[:, None], bank)
 
     def _masked(self) -> Tensor:
-        width = int(torch.rand(()) * min(self.MAX_MASKED, len(self.bank)))
-        first = int(torch.randint(len(self.bank) - width + 1, ()))
         bank = self.bank.clone()
-        bank[first : first + width] = 0
+        bank[random_band(len(bank), self.MAX_MASKED)] = 0
         return bank
 
 
-class ResidualBlock(nn.Module):
-    """2-D residual block of AASIST's encoder; ends in a max-pool by 3 over time.
+def random_band(filters: int, widest: int) -> slice:
+    """Random neighbours among so many filters, fewer than `widest`, maybe none (frequency masking)."""
+    width = int(torch.rand(()) * min(widest, filters))
+    first = int(torch.randint(filters - width + 1, ()))
+    return slice(first, first + width)
+
+
+class Recomputable(nn.Module):
+    """A block whose `_compute` is its forward pass, and draws nothing at random."""
+
+    recompute = False  # in training, compute activations again in the backward pass instead of keeping them
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return self._compute(x)
+        contexts = lambda: (nullcontext(), statistics_kept(self))  # noqa: E731 — the batch is seen twice, not new
+        return checkpoint(self._compute, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+
+
+class ResidualBlock(Recomputable):
+    """2-D residual block of AASIST's encoder, (B, C_in, F, T) → (B, C_out, F, ⌊T / pool⌋).
 
     `bn1` is in the official checkpoints, but the released forward pass throws its output away: it stays unused here.
     """
 
-    recompute = False  # in training, compute activations again in the backward pass instead of keeping them
-
-    def __init__(self, channels_in: int, channels_out: int, first: bool = False):
+    def __init__(self, channels_in: int, channels_out: int, first: bool = False, pool: int = 3):
         super().__init__()
+        self.pool = pool
         if not first:
             self.bn1 = nn.BatchNorm2d(channels_in).requires_grad_(False)
         self.conv1 = nn.Conv2d(channels_in, channels_out, (2, 3), padding=(1, 1))
@@ -68,18 +85,41 @@ class ResidualBlock(nn.Module):
             self.conv_downsample = nn.Conv2d(channels_in, channels_out, (1, 3), padding=(0, 1))
         self.same_channels = channels_in == channels_out
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, F, T) → (B, C_out, F, ⌊T / 3⌋)"""
-        if not (self.recompute and self.training and torch.is_grad_enabled()):
-            return self._compute(x)
-        contexts = lambda: (nullcontext(), statistics_kept(self))  # noqa: E731 — the batch is seen twice, not new
-        return checkpoint(self._compute, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
-
     def _compute(self, x: Tensor) -> Tensor:
         identity = x if self.same_channels else self.conv_downsample(x)
         # In place where the backward pass needs no copy of what was before: a quarter less memory.
         y = F.selu(self.bn2(self.conv1(x)), inplace=True)  # (B, C_out, F + 1, T)
-        return F.max_pool2d(self.conv2(y).add_(identity), (1, 3))
+        y = self.conv2(y).add_(identity)
+        return F.max_pool2d(y, (1, self.pool)) if self.pool > 1 else y
+
+
+class ResidualBlock1d(Recomputable):
+    """Residual block of RawNet2 (arXiv 2011.01108, section 3), (B, C_in, T) → (B, C_out, ⌊T / 3⌋); `bn1` as above."""
+
+    def __init__(self, channels_in: int, channels_out: int, first: bool = False):
+        super().__init__()
+        if not first:
+            self.bn1 = nn.BatchNorm1d(channels_in).requires_grad_(False)
+        self.conv1 = nn.Conv1d(channels_in, channels_out, 3, padding=1)
+        self.bn2 = nn.BatchNorm1d(channels_out)
+        self.conv2 = nn.Conv1d(channels_out, channels_out, 3, padding=1)
+        if channels_in != channels_out:
+            self.conv_downsample = nn.Conv1d(channels_in, channels_out, 1)
+        self.same_channels = channels_in == channels_out
+
+    def _compute(self, x: Tensor) -> Tensor:
+        identity = x if self.same_channels else self.conv_downsample(x)
+        y = F.leaky_relu(self.bn2(self.conv1(x)), 0.3, inplace=True)  # (B, C_out, T)
+        return F.max_pool1d(self.conv2(y).add_(identity), 3)
+
+
+def are_filters(filts: list) -> bool:
+    """Whether `filts` describes a bank and 2-D blocks whose channels fit together."""
+    if len(filts) != 5 or not all(isinstance(pair, list) and len(pair) == 2 for pair in filts[1:]):
+        return False
+    numbers = [filts[0], *(n for pair in filts[1:] for n in pair)]
+    chained = all(a[1] == b[0] for a, b in pairwise(filts[1:])) and filts[4][0] == filts[4][1]
+    return all(type(n) is int and n > 0 for n in numbers) and filts[0] >= 3 and filts[1][0] == 1 and chained
 
 
 @contextmanager
@@ -192,8 +232,32 @@ class GraphPool(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """(B, N, D) → (B, N', D)"""
         scores = torch.sigmoid(self.proj(self.drop(h)))  # (B, N, 1)
-        kept = scores.topk(max(int(h.shape[1] * self.ratio), self.n_min), dim=1).indices  # (B, N', 1)
+        kept = scores.topk(self.nodes_kept(h.shape[1]), dim=1).indices  # (B, N', 1)
         return (h * scores).gather(1, kept.expand(-1, -1, h.shape[2]))
+
+    def nodes_kept(self, nodes: int) -> int:
+        """N' of N."""
+        return max(int(nodes * self.ratio), self.n_min)
+
+
+class Cosine(nn.Module):
+    """Cosines between x and a learnt direction of each class, for losses that want angles; no bias.
+
+    The directions are one orthonormal pair to begin with, so that no class starts in another's place.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(2, dim)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) → (B, 2) in [-1, 1]"""
+        return F.normalize(x) @ F.normalize(self.weight).T
+
+
+def output_layer(kind: str, dim: int) -> nn.Module:
+    """(B, D) → logits (B, 2) of spoof and bona fide: `linear`, or the `cosine` that margin losses are made of."""
+    return Cosine(dim) if kind == "cosine" else nn.Linear(dim, 2)
 
 
 def attention_vector(dim: int) -> nn.Parameter:

@@ -17,7 +17,7 @@ import comprehensive_eval
 import evaluation
 import plots
 from cli import UserError
-from data_utils import Corpus
+from corpora import Corpus
 from inference import Detector
 
 FIGURES = {"det", "roc", "attack_eer", "score_distributions", "confusion", "score_scatter", "score_boxes"}
@@ -99,7 +99,7 @@ def test_a_run_leaves_scores_metrics_table_and_figures(full_run, checkpoint, tin
     assert metrics["bootstrap"]["unit"] == "speaker × attack" and metrics["bootstrap"]["resamples"] == 50
     assert [row["at"] for row in metrics["decisions"]] == ["EER", "given"]
     assert metrics["decisions"][1]["threshold"] == 0.5
-    assert (metrics["min_tdcf"] is not None) == Corpus(tiny_corpus, "LA").asv_scores("eval").exists()
+    assert (metrics["min_tdcf"] is not None) == partition.asv.exists()
     table = (folder / "table.tex").read_text()
     assert table.startswith("\\begin{tabular}{lrr") and f"tiny & {own['eer_percent']:.2f} & " in table
     assert table.count("&") == 2 * (2 + len(metrics["per_attack"]))
@@ -215,7 +215,7 @@ def test_2021_df_in_parts_with_the_keys_beside(command, tiny_corpus, tmp_path):
     metrics = metrics_of(tmp_path / "results" / "tiny" / "asvspoof2021_df")
     assert metrics["all_rows"] is None and set(metrics["per_attack"]) == {"A07"} and metrics["min_tdcf"] is None
     (root / "ASVspoof2021_DF_eval_part01" / "ASVspoof2021_DF_eval" / "flac" / "DF_E_1.flac").unlink()
-    with pytest.raises(UserError, match="audio is missing — expected 16 files in .*1 missing: DF_E_1$"):
+    with pytest.raises(UserError, match="asvspoof2021_df lacks audio — expected 16 files in .*1 missing: DF_E_1$"):
         command("--dataset", "2021DF", "--data_path", root)
 
 
@@ -308,8 +308,8 @@ def test_overlays_of_several_systems_keep_the_seven_names(full_run, tmp_path, mo
     ("arguments", "words"),
     [
         (("--dataset", 2018), "invalid choice"),
-        (("--dataset", "folder", "--data_path", "none"), "no folder none"),
-        (("--dataset", 2019), "no ASVspoof 2019 LA protocol.*cm.eval.trl.txt.*none of them"),
+        (("--dataset", "folder", "--data_path", "none"), "no data set at none"),
+        (("--dataset", 2019), "no ASVspoof 2019 LA protocols.*2019_LA_cm_protocols or LA/.*none of them"),
         (("--dataset", 2021), "no ASVspoof 2021 LA keys.*keys/LA/CM/trial_metadata.txt"),
         (("--dataset", "itw"), "no In-the-Wild labels.*meta.csv"),
         (("--dataset", "folder"), "no labels in .*labels.txt.*or folders bonafide/ and spoof/"),
@@ -337,7 +337,7 @@ def test_bad_data_is_refused_before_scoring(command, folder, scored, tmp_path):
     with pytest.raises(UserError, match="two files of u1"):
         command(*run)
     (folder / "labels.txt").write_text("u2 spoof\nu3 spoof\n")
-    with pytest.raises(UserError, match="one class only"):
+    with pytest.raises(UserError, match="speech has one class only"):
         command(*run)
     (folder / "labels.txt").write_text("file,label\na b.wav,spoof\n")
     (folder / "a b.wav").touch()

@@ -1,30 +1,21 @@
 import shutil
+from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import assert_same_run, assert_user_error, events, mini, train_mini
+from forks import Command
 
 import data_utils
 from audio import CHUNK_SAMPLES
 from cli import UserError
 from config import Config
-from data_utils import (
-    BONAFIDE,
-    SPOOF,
-    Corpus,
-    Partition,
-    Share,
-    batch_indices,
-    check_data,
-    preflight,
-    read_protocol,
-    score_loader,
-    train_loader,
-    with_pack,
-)
+from corpora import Corpus, Partition, Trial, read_protocol
+from data_utils import Order, Share, preflight, score_loader, train_loader, with_pack
+from score_files import BONAFIDE, SPOOF
 
 CONFIG = Config(model_config={}, batch_size=5, num_workers=0, seed=3)
 LENGTH = 8000
@@ -99,8 +90,12 @@ def test_preflight_wants_both_classes(tiny_corpus):
 def test_no_data_set(tmp_path):
     with pytest.raises(UserError, match="no data set at"):
         Corpus(tmp_path / "LA", "LA")
-    with pytest.raises(UserError, match=r"cannot read protocol.*ASVspoof2019\.PA\.cm\.train\.trn\.txt"):
-        Corpus(tmp_path, "PA").partition("train")
+    with pytest.raises(UserError, match="no ASVspoof 2019 PA protocols in .*ASVspoof2019_PA_cm_protocols or PA/"):
+        Corpus(tmp_path, "PA")
+    (tmp_path / "PA" / "ASVspoof2019_PA_cm_protocols").mkdir(parents=True)
+    for root in (tmp_path, tmp_path / "PA"):
+        with pytest.raises(UserError, match=r"cannot read protocol.*ASVspoof2019\.PA\.cm\.train\.trn\.txt"):
+            Corpus(root, "PA").partition("train")
 
 
 def batches(corpus, workers: int, epoch: int = 0, skip: int = 0) -> list[torch.Tensor]:
@@ -126,14 +121,16 @@ def test_skipping_goes_on_where_an_epoch_was_left(tiny_corpus):
 
 def test_an_epoch_holds_every_utterance_once():
     config = replace(CONFIG, batch_size=6)
-    epoch = [batch_indices(24, config, 2, step) for step in range(4)]
+    order = Order(range(24), config)
+    epoch = [order.batch(2, step) for step in range(4)]
     assert sorted(np.concatenate(epoch)) == list(range(24))
 
 
-def test_batch_indices_are_those_of_the_loader(tiny_corpus):
+def test_batches_of_the_order_are_those_of_the_loader(tiny_corpus):
     train = Corpus(tiny_corpus, "LA").partition("train")
+    order = Order(train.trials, CONFIG)
     for step, (_, y) in enumerate(train_loader(train, LENGTH, CONFIG, epoch=1)):
-        assert y.tolist() == [train.trials[i].label for i in batch_indices(24, CONFIG, 1, step)]
+        assert y.tolist() == [train.trials[i].label for i in order.batch(1, step)]
 
 
 def test_scoring_is_in_protocol_order_from_the_start_of_each_file(tiny_corpus):
@@ -217,7 +214,7 @@ def test_a_pack_stands_in_for_absent_audio(tiny_corpus, tmp_path):
     train.path(train.trials[0]).unlink()
     with pytest.raises(UserError, match="train lacks audio"):
         preflight([train], "LA", packs)
-    shutil.rmtree(train.folder)
+    shutil.rmtree(train.path(train.trials[0]).parent)
     with pytest.raises(UserError, match="train lacks audio"):
         preflight([train], "LA")
     assert len(preflight([train], "LA", packs)) == 1
@@ -261,23 +258,125 @@ def test_each_trial_is_scored_once(tiny_corpus, size):
         assert torch.equal(torch.cat([torch.empty(0, LENGTH), *share]), whole[rank::size])
 
 
-# -------------------------------------------------------------------------------------------------------------- check
+# ------------------------------------------------------------------------------------------------------- balancing
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_check_data(tiny_corpus, tmp_path, capsys, workers):
-    corpus = Corpus(shutil.copytree(tiny_corpus, tmp_path / "LA"), "LA")
-    train, dev = corpus.partition("train"), corpus.partition("dev")
-    assert check_data([train, dev], "LA", workers) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("train: 24 trials (the official LA has 25,380), 12 bona fide, 12 spoof, 4 speakers, 0.0")
-    train.path(train.trials[5]).write_bytes(b"noise")
-    train.path(train.trials[9]).unlink()
-    dev.trials[0] = dev.trials[0]._replace(speaker=train.trials[0].speaker)
-    assert check_data([train, dev], "LA", workers) == 3
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
-    assert Path(train.path(train.trials[5])).name in lines[2]
-    assert Path(train.path(train.trials[9])).name in lines[3]
-    assert lines[4] == f"train and dev share speakers: {train.trials[0].speaker}"
+def trials_of(*groups: tuple[str, str, int]) -> list[Trial]:
+    """`count` trials of each (attack, source)."""
+    return [
+        Trial(f"{source}_{attack}_{i}", f"s{i % 3}", attack, "bonafide" if attack == "-" else "spoof", source)
+        for attack, source, count in groups
+        for i in range(count)
+    ]
+
+
+def drawn(trials: list[Trial], balance: tuple[str, ...], epochs: int = 1) -> list[Trial]:
+    order = Order(trials, replace(CONFIG, balance=balance))
+    return [trials[index] for epoch in range(epochs) for index in order.epoch(epoch)]
+
+
+UNEVEN = trials_of(("-", "a", 10), ("A01", "a", 60), ("A02", "a", 20), ("A03", "b", 30))
+
+
+def test_classes_are_balanced():
+    counts = Counter(trial.key for trial in drawn(UNEVEN, ("key",)))
+    assert counts == {"bonafide": 60, "spoof": 60}
+
+
+def test_attacks_are_balanced_within_their_class():
+    counts = Counter(trial.attack for trial in drawn(UNEVEN, ("key", "attack")))
+    assert counts == {"-": 60, "A01": 20, "A02": 20, "A03": 20}
+
+
+def test_sources_are_balanced_then_what_they_hold():
+    counts = Counter((trial.source, trial.key) for trial in drawn(UNEVEN, ("source", "key")))
+    assert counts == {("a", "bonafide"): 30, ("a", "spoof"): 30, ("b", "spoof"): 60}
+
+
+def test_shares_that_do_not_come_out_even_do_over_epochs():
+    trials = trials_of(("-", "", 5), ("A01", "", 4), ("A02", "", 1), ("A03", "", 1))
+    epochs = 120
+    counts = Counter(trial.attack for trial in drawn(trials, ("key", "attack"), epochs))
+    assert sum(counts.values()) == epochs * len(trials)
+    for attack, share in {"-": 1 / 2, "A01": 1 / 6, "A02": 1 / 6, "A03": 1 / 6}.items():
+        assert counts[attack] == pytest.approx(share * epochs * len(trials), rel=0.05)
+
+
+def test_no_trial_comes_again_before_its_group_is_through():
+    counts = Counter(drawn(UNEVEN, ("key", "attack")))
+    for attack in ("-", "A01", "A02", "A03"):
+        each = [counts[trial] for trial in UNEVEN if trial.attack == attack]
+        assert max(each) - min(each) <= 1
+
+
+def test_balanced_orders_follow_from_seed_and_epoch():
+    one, same, other = (Order(UNEVEN, replace(CONFIG, balance=("key",), seed=seed)) for seed in (3, 3, 4))
+    assert one.epoch(2).tolist() == same.epoch(2).tolist()
+    assert one.epoch(2).tolist() != one.epoch(3).tolist()
+    assert one.epoch(2).tolist() != other.epoch(2).tolist()
+
+
+# ------------------------------------------------------------------------------------------- augmentation, vocoders
+
+
+AUGMENTED = replace(
+    CONFIG,
+    augmentation=({"name": "speed"}, {"name": "rawboost", "combination": "lnl+isd"}, {"name": "gain"}),
+    vocode=("griffin_lim", "lpc"),
+)
+
+
+def augmented_batches(train: Partition, config: Config, epoch: int = 1) -> list[torch.Tensor]:
+    return [torch.cat([x, y[:, None].float()], dim=1) for x, y in train_loader(train, LENGTH, config, epoch)]
+
+
+def test_augmented_batches_are_the_same_whatever_reads_them(tiny_corpus, tmp_path):
+    plain = Corpus(tiny_corpus).partition("train")
+    packed = with_pack(plain, replace(CONFIG, cache="ram", cache_path=str(tmp_path)), CPU)
+    trains = [partition.with_vocoded(AUGMENTED.vocode) for partition in (plain, plain, packed)]
+    workers = [0, 2, 2]
+    here, elsewhere, from_pack = (
+        augmented_batches(train, replace(AUGMENTED, num_workers=n)) for train, n in zip(trains, workers, strict=True)
+    )
+    assert len(here) == len(trains[0].trials) // 5
+    assert all(torch.equal(a, b) for a, b in zip(here, elsewhere, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(here, from_pack, strict=True))
+    assert not torch.equal(here[0], augmented_batches(trains[0], AUGMENTED, epoch=2)[0])
+    assert all(torch.isfinite(batch).all() for batch in here)
+
+
+def test_vocoded_trials_are_spoof_of_the_same_words(tiny_corpus):
+    train = Corpus(tiny_corpus).partition("train")
+    more = train.with_vocoded(["lpc", "griffin_lim"])
+    bonafide = [trial for trial in train.trials if trial.key == "bonafide"]
+    assert len(more.trials) == len(train.trials) + 2 * len(bonafide)
+    added = more.trials[len(train.trials) :]
+    assert [trial.utt_id for trial in added[:2]] == [f"{trial.utt_id}~lpc" for trial in bonafide[:2]]
+    assert {(trial.attack, trial.key) for trial in added} == {("lpc", "spoof"), ("griffin_lim", "spoof")}
+    dataset = data_utils.SpeechDataset(more, 16000, (3, 0))
+    index = more.trials.index(added[-1])
+    original, _ = more.origin(index)
+    (copy, source), labels, _ = dataset.__getitems__([index, original])
+    assert labels.tolist() == [SPOOF, BONAFIDE]
+    assert not torch.equal(copy, source)
+    assert not more.missing()
+
+
+def test_augmentation_needs_the_cpu():
+    with pytest.raises(UserError, match="cache.*ram with augmentation.*found gpu"):
+        replace(AUGMENTED, cache="gpu")
+
+
+def test_a_run_with_augmentation_and_vocoders_resumes_alike(tiny_corpus, tmp_path):
+    options = {"augmentation": list(AUGMENTED.augmentation), "vocode": ["lpc"], "balance": ["key", "attack"]}
+    whole = train_mini(tmp_path / "whole", tiny_corpus, num_workers=2, **options)
+    again = train_mini(tmp_path / "again", tiny_corpus, num_workers=0, **options)
+    assert_same_run(again, whole)
+    trials = events(whole, "start")[0]["trials"]["train"]
+    assert trials == 24 + sum(trial.key == "bonafide" for trial in Corpus(tiny_corpus).partition("train").trials)
+
+
+def test_unknown_vocoder_is_named_before_anything_is_trained(tiny_corpus, tmp_path):
+    done = Command(tmp_path, "main.py", *mini(tmp_path, tiny_corpus, vocode=["hifigan"])).wait()
+    assert_user_error(done, "no such vocoder", "griffin_lim", "hifigan")
+    assert not list(tmp_path.glob("runs/*"))

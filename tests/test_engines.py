@@ -13,7 +13,7 @@ from conftest import ROOT, TINY_MODEL, save_tiny
 import audio
 import engines
 from cli import UserError
-from data_utils import Corpus
+from corpora import Corpus
 from engines import OnnxEngine, OpenVinoEngine, TorchEngine, export_onnx, exported_path, load, probe, read_exported
 from models import build_model
 from utils import load_model

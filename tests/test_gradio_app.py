@@ -25,7 +25,7 @@ from conftest import ROOT, assert_user_error, run_command, save_tiny
 import audio
 import gradio_app
 from cli import UserError
-from data_utils import Corpus
+from corpora import Corpus
 from gradio_app import Checked, catalogue, options_from
 from inference import Detector
 

@@ -17,7 +17,7 @@ from test_audio import mutants
 
 import audio
 import plots
-from data_utils import Corpus
+from corpora import Corpus
 from evaluation import read_scores
 from inference import Detector
 from metrics import compute_eer

@@ -26,7 +26,8 @@ from torch import nn
 
 from cli import UserError
 from config import Config
-from data_utils import batch_indices
+from corpora import Corpus
+from data_utils import Order
 from processes import Processes, peers_alive
 from utils import load_checkpoint
 
@@ -112,10 +113,11 @@ def test_two_processes_train_as_one(tiny_corpus, tmp_path, changes):
         np.testing.assert_allclose(scores, expected, atol=1e-4)
 
     config = Config(model_config={}, batch_size=changes.get("batch_size", 6))
+    order = Order(Corpus(tiny_corpus).partition("train").trials, config)
     alone, *parts = (np.array(trials(run, rank)) for run, rank in ((one, 0), (two, 0), (two, 1)))
     for epoch in range(3):  # the third is for swa's batch norm
         steps = 24 // config.batch_size
-        expected = np.stack([batch_indices(24, config, epoch, step) for step in range(steps)])  # (steps, batch)
+        expected = np.stack([order.batch(epoch, step) for step in range(steps)])  # (steps, batch)
         batches = [rank[rank[:, 0] == epoch, 1:].reshape(steps, -1) for rank in (alone, *parts)]
         np.testing.assert_array_equal(batches[0], expected)
         assert batches[1].shape == batches[2].shape

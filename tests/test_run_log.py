@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from run_log import MAX_LINE, SCHEMA, Log, parse
+from run_log import MAX_LINE, MAX_SETS, SCHEMA, Log, parse
 
 TRIALS = {"train": 1000, "dev": 400, "eval": 800}
 EVENTS = {
@@ -216,3 +216,17 @@ def test_memory_stays_bounded(tmp_path):
         tracemalloc.stop()
     assert log.last["event"] == "progress" and log._offset == path.stat().st_size > 20_000_000
     assert peak < 6_000_000
+
+
+def test_further_eval_sets_stand_beside_eval(tmp_path):
+    path, sets = tmp_path / "log.jsonl", ("in_the_wild", "asvspoof5")
+    events = [event("eval", checkpoint=name) for name in ("best", "swa")]
+    events += [event("eval", checkpoint="best", eer_percent=30.0, data_set=name) for name in sets]
+    path.write_bytes(lines(event("start"), *events))
+    log = read(path)
+    assert log.evals.keys() == {"best", "swa"} and log.evals["best"]["eer_percent"] == 3.0
+    assert {name: evals["best"]["eer_percent"] for name, evals in log.further.items()} == dict.fromkeys(sets, 30.0)
+    path.write_bytes(lines(event("start"), *(event("eval", data_set=f"set{i}") for i in range(3 * MAX_SETS))))
+    assert len(read(path).further) == MAX_SETS
+    path.write_bytes(lines(event("start"), event("eval", data_set="x" * 300), event("eval", data_set="")))
+    assert read(path).skipped == 2

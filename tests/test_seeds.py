@@ -75,6 +75,20 @@ def test_a_measure_that_no_run_has_is_left_out():
     assert summarise(runs)["checkpoints"]["best"]["min_tdcf"]["n"] == 1
 
 
+def test_data_sets_that_all_runs_have_are_summarised():
+    sets = [{"in_the_wild": {"best": eer}, "other": {"best": eer}} for eer in (30.0, 34.0)]
+    del sets[1]["other"]
+    summary = summarise([run_of(seed, further=further) for seed, further in enumerate(sets)])
+    assert summary["data_sets"].keys() == {"in_the_wild"}
+    found = summary["data_sets"]["in_the_wild"]["best"]
+    assert (found["mean"], found["sd"]) == (32.0, pytest.approx(8**0.5))
+    rows = format_table(summary).splitlines()
+    assert " ".join(rows[rows.index("in_the_wild") + 1].split()).startswith("best EER (%) 2 32.000 2.828")
+    assert "in\\_the\\_wild EER (\\%)" in format_latex(summary) and "$32.000 \\pm 2.828$ (30.000)" in format_latex(
+        summary
+    )
+
+
 @pytest.mark.parametrize(
     ("runs", "words"),
     [
@@ -93,7 +107,7 @@ def test_what_cannot_be_compared_is_refused(runs, words):
 
 
 def test_where_the_data_lay_does_not_matter_what_was_trained_does(tmp_path):
-    elsewhere = replace(CONFIG, database_path="/other/LA", num_workers=0, cache="mmap")
+    elsewhere = replace(CONFIG, database_path=("2019:/other/LA",), eval_sets=("itw:/x",), num_workers=0, cache="mmap")
     runs = [read_run(make_run(tmp_path / "a", 1, 1.0)), read_run(make_run(tmp_path / "b", 2, 1.1, config=elsewhere))]
     assert summarise(runs)["seeds"] == [1, 2]
     other = replace(CONFIG, optim_config=replace(CONFIG.optim_config, base_lr=1e-3))

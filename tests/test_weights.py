@@ -165,3 +165,16 @@ CARD = '{"name": "a", "sha256": "0", "model_config": {}, "calibration": null'
 def test_what_is_no_card_is_refused(text):
     with pytest.raises(UserError, match="no model card"):
         Card.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("database_path", "name"),
+    [
+        ("./LA/", "LA"),  # as older checkpoints have it
+        (["/data/LA"], "LA"),
+        (["2019:/data/LA", "csv:/data/mine.csv", "asvspoof5:ASVspoof5/"], "LA + mine.csv + ASVspoof5"),
+    ],
+)
+def test_a_card_names_every_training_set(database_path, name):
+    config = {"model_config": {}, "track": "LA", "database_path": database_path}
+    assert Card.of({"sha256": "x", "config": config}, "best.pth").trained_on == f"{name} (track LA)"
