@@ -1,17 +1,63 @@
 """Parity with the authors' code: weights, outputs, one training step. Fixtures: ../shared/fixtures/README.md."""
 
+import json
+
 import numpy as np
 import pytest
+import scipy.fft
+import scipy.signal
 import torch
 import torch.nn.functional as F
 from conftest import ROOT, TINY_MODEL
 
 from cli import UserError
 from config import load_config
+from engines import export_onnx
 from models import architectures, build_model
-from models.layers import GraphPool, ResidualBlock, SincBank
+from models.layers import GraphPool, ResidualBlock, ResidualBlock1d, SincBank
+from models.LFCC_LCNN import LFCC
+from utils import load_model
+from weights import Card
 
-SIZES = {"AASIST": 297_866, "AASIST-L": 85_306}
+OFFICIAL = ["AASIST", "AASIST-L"]  # released with weights
+SIZES = {
+    "AASIST": 297_866,
+    "AASIST-L": 85_306,
+    "RawNet2_baseline": 17_621_410,
+    "RawGATST_baseline": 437_034,
+    "LFCC_LCNN": 270_338,
+}
+TINY = {
+    "AASIST": TINY_MODEL,
+    "RawNet2Spoof": {
+        "architecture": "RawNet2Spoof",
+        "nb_samp": 8000,
+        "first_conv": 64,
+        "filts": [8, [8, 8], [8, 12], [12, 12]],
+        "nb_fc_node": 10,
+        "gru_node": 16,
+        "nb_gru_layer": 2,
+    },
+    "RawNetGatSpoofST": {
+        "architecture": "RawNetGatSpoofST",
+        "nb_samp": 8000,
+        "first_conv": 64,
+        "filts": [24, [1, 4], [4, 4], [4, 8], [8, 8]],
+    },
+    "LFCC_LCNN": {"architecture": "LFCC_LCNN", "nb_samp": 8000, "channels": [4, 6, 8, 4]},
+}
+BASELINES = {"RawNet2Spoof": "RawNet2_baseline", "RawNetGatSpoofST": "RawGATST_baseline"}
+
+
+def tiny(architecture: str, **changes: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_model(TINY[architecture] | changes)
+
+
+def speechlike(batch: int, samples: int, seed: int = 0) -> torch.Tensor:
+    """(batch, samples) of noise in bursts."""
+    noise = torch.from_numpy(np.random.default_rng(seed).normal(size=(batch, samples))).float()
+    return 0.1 * noise * torch.sin(torch.arange(samples) / 2000).abs()
 
 
 def model_of(name: str) -> torch.nn.Module:
@@ -31,7 +77,7 @@ def test_parameters(name):
     assert sum(p.numel() for p in model_of(name).parameters()) == SIZES[name]
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", OFFICIAL)
 def test_official_weights_give_official_outputs(name, shared):
     model, reference = official(name, shared)
     with torch.inference_mode():
@@ -40,7 +86,26 @@ def test_official_weights_give_official_outputs(name, shared):
     np.testing.assert_allclose(logits, reference["logits"], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("architecture", BASELINES)
+def test_the_authors_baselines_give_their_outputs(architecture, shared):
+    reference = np.load(shared / "fixtures" / "logits" / f"{architecture.lower()}.npz")
+    model = build_model(json.loads(str(reference["model_config"])))
+    weights = shared / "fixtures" / "weights" / f"{architecture}_random.pth"
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
+    with torch.inference_mode():
+        hidden, logits = model.eval()(torch.from_numpy(reference["waveforms"]))
+    np.testing.assert_allclose(hidden, reference["last_hidden"], atol=1e-4)
+    np.testing.assert_allclose(logits, reference["logits"], atol=1e-4)
+
+
+@pytest.mark.parametrize("conf", BASELINES.values())
+def test_bare_weights_of_the_baselines_are_recognised(conf, tmp_path):
+    torch.save(model_of(conf).state_dict(), tmp_path / "bare.pth")
+    _, checkpoint = load_model(tmp_path / "bare.pth")
+    assert checkpoint["config"]["model_config"] == load_config(ROOT / "config" / f"{conf}.conf").model_config
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
 def test_one_training_step_is_the_official_one(name, shared):
     model, reference = official(name, shared)
     for module in model.modules():
@@ -86,12 +151,22 @@ def test_filters_pass_their_band():
         assert response[i, : round(edges[i] - 250)].max() < 0.1 * response[i].max()
 
 
-def test_frequency_masking_acts_in_training_only():
-    model = build_model(TINY_MODEL)
-    x = torch.randn(2, 8000)
+@pytest.mark.parametrize("architecture", TINY)
+def test_frequency_masking_acts_in_training_only(architecture):
+    model, x = tiny(architecture), speechlike(2, 8000)
     with torch.inference_mode():
         model.eval()
         assert torch.equal(model(x, freq_aug=True)[1], model(x)[1])
+        model.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        assert torch.equal(model(x)[1], model(x)[1])
+        assert len({model(x, freq_aug=True)[1][0, 0].item() for _ in range(10)}) > 5
+
+
+def test_frequency_masking_silences_filters():
+    model, x = tiny("AASIST"), torch.randn(2, 8000)
     masked = torch.stack([model.conv_time(x, mask=True) for _ in range(50)])  # (50, B, C, T)
     silent = (masked == 0).all(dim=3).sum(dim=2)  # (50, B) filters
     assert torch.equal(silent[:, 0], silent[:, 1])  # one mask for the batch
@@ -110,11 +185,14 @@ def test_pool_keeps_the_best_nodes_in_order():
         assert GraphPool(0.1, 1, n_min=2)(h).shape == (1, 2, 1)
 
 
-def test_unused_batch_norms_get_no_gradient():
-    model = build_model(TINY_MODEL)
-    model(torch.randn(2, 8000))[1].sum().backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None]
-    assert without == [f"encoder.{i}.0.bn1.{part}" for i in range(1, 6) for part in ("weight", "bias")]
+@pytest.mark.parametrize("architecture", TINY)
+def test_only_unused_batch_norms_get_no_gradient(architecture):
+    model = tiny(architecture)
+    model(speechlike(2, 8000))[1][:, 0].sum().backward()
+    without = {name for name, p in model.named_parameters() if p.grad is None}
+    assert without == {name for name, p in model.named_parameters() if not p.requires_grad}
+    blocks = {"RawNet2Spoof": 5, "RawNetGatSpoofST": 10, "AASIST": 5, "LFCC_LCNN": 0}[architecture]
+    assert len(without) == 2 * blocks and all(".bn1." in name for name in without)
 
 
 def test_a_small_bank_is_never_masked_beyond_its_end():
@@ -125,27 +203,157 @@ def test_a_small_bank_is_never_masked_beyond_its_end():
     assert silent == {0, 1, 2}
 
 
-def out_of_place(block: ResidualBlock, x: torch.Tensor) -> torch.Tensor:
+def out_of_place(block: ResidualBlock | ResidualBlock1d, x: torch.Tensor) -> torch.Tensor:
     """The block as the authors write it."""
-    y = block.conv2(F.selu(block.bn2(block.conv1(x))))
-    return F.max_pool2d(y + (x if block.same_channels else block.conv_downsample(x)), (1, 3))
+    identity = x if block.same_channels else block.conv_downsample(x)
+    if isinstance(block, ResidualBlock1d):
+        return F.max_pool1d(block.conv2(F.leaky_relu(block.bn2(block.conv1(x)), 0.3)) + identity, 3)
+    return F.max_pool2d(block.conv2(F.selu(block.bn2(block.conv1(x)))) + identity, (1, 3))
 
 
+@pytest.mark.parametrize("kind", [ResidualBlock, ResidualBlock1d])
 @pytest.mark.parametrize("channels", [(3, 3), (2, 3)])
 @pytest.mark.parametrize("training", [True, False])
-def test_in_place_operations_cost_no_gradient(channels, training):
-    """It is that of the block without them, and of finite differences."""
+def test_in_place_operations_cost_no_gradient(kind, channels, training):
+    """It is that of the block without them, and of finite differences; recomputing changes nothing."""
     torch.manual_seed(0)
-    block = ResidualBlock(*channels).double().train(training)
-    x = torch.randn(2, channels[0], 3, 9, dtype=torch.double, requires_grad=True)
+    block = kind(*channels).double().train(training)
+    shape = (2, channels[0], 3, 9) if kind is ResidualBlock else (2, channels[0], 18)
+    x = torch.randn(*shape, dtype=torch.double, requires_grad=True)
     results = []
-    for forward in (block, lambda x: out_of_place(block, x)):
-        block.zero_grad()
+    for recompute, forward in ((False, block), (True, block), (False, lambda x: out_of_place(block, x))):
+        block.recompute = recompute
         y = forward(x)
         gradient = torch.autograd.grad(y.square().sum(), [x, *(p for p in block.parameters() if p.requires_grad)])
         results.append([y, *gradient])
-    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(results[0], results[2], rtol=1e-12, atol=1e-13)
     assert torch.autograd.gradcheck(block, x)
+
+
+# ------------------------------------------------------------------------------------------------ all architectures
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_outputs_of_every_architecture(architecture):
+    """Hidden and logits; in bfloat16 nearly the same and still float32, as graphs and recurrent layers compute so."""
+    model, x = tiny(architecture).eval(), speechlike(3, 8000)
+    with torch.inference_mode():
+        hidden, logits = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            near = model(x)[1]
+        one = model(x[:1])[1]
+    assert model.nb_samp == 8000 and hidden.shape[0] == 3 and hidden.dim() == 2 and logits.shape == (3, 2)
+    assert near.dtype == logits.dtype == torch.float32
+    torch.testing.assert_close(near, logits, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(one, logits[:1], rtol=1e-4, atol=1e-5)
+    assert logits[0].sub(logits[1]).abs().max() > 1e-6  # they depend on what is heard
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_cosines_of_every_architecture(architecture):
+    linear, cosine = tiny(architecture), tiny(architecture, output="cosine").eval()
+    with torch.inference_mode():
+        hidden, logits = cosine(speechlike(3, 8000))
+    output = cosine.fc2_gru if architecture == "RawNet2Spoof" else cosine.out_layer
+    expected = F.cosine_similarity(hidden[:, None], output.weight[None], dim=2)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    assert cosine.state_dict().keys() < linear.state_dict().keys()
+    with pytest.raises(UserError, match=r"model_config.output.*linear, cosine"):
+        tiny(architecture, output="angular")
+
+
+@pytest.mark.parametrize("architecture", ["AASIST", "RawNet2Spoof", "LFCC_LCNN"])
+def test_inputs_of_other_lengths(architecture):
+    model = tiny(architecture).eval()
+    with torch.inference_mode():
+        for samples in (2400, 7001, 16_000):
+            assert model(speechlike(2, samples))[1].isfinite().all()
+
+
+@pytest.mark.parametrize("nb_samp, nodes", [(4438, 2), (6624, 2), (6625, 2), (16_000, 5), (64_600, 23)])
+def test_rawgat_st_is_made_for_its_chunks(nb_samp, nodes):
+    """Of N_T = ⌊(samples - 64) / 3⁷⌋ temporal nodes its projection takes the 81 % that the pool keeps, at least 2."""
+    model = tiny("RawNetGatSpoofST", nb_samp=nb_samp).eval()
+    assert model.proj_S.weight.shape == (12, nodes)
+    with torch.inference_mode():
+        assert model(speechlike(1, nb_samp))[0].shape == (1, 7)
+
+
+@pytest.mark.parametrize("architecture", ["RawNet2Spoof", "RawNetGatSpoofST", "LFCC_LCNN"])
+def test_every_architecture_exports(architecture, tmp_path):
+    config = TINY[architecture]
+    assert export_onnx(tiny(architecture).eval(), Card("tiny", "0" * 64, config), tmp_path / "tiny.onnx") < 1e-4
+
+
+def test_rawnet2_gives_log_probabilities():
+    with torch.inference_mode():
+        logits = tiny("RawNet2Spoof").eval()(speechlike(3, 8000))[1]
+    torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(3))
+    torch.testing.assert_close(F.log_softmax(logits, dim=1), logits)  # so cross-entropy of them is that of the softmax
+
+
+def test_rawnet2_takes_the_channels_that_the_official_code_leaves_behind():
+    before, after = (tiny("RawNet2Spoof", filts=[8, [8, 8], pair, [12, 12]]) for pair in ([8, 12], [12, 12]))
+    assert all(map(torch.equal, before.state_dict().values(), after.state_dict().values()))
+
+
+# -------------------------------------------------------------------------------------------------------------- LFCC
+
+
+def lfcc_by_scipy(x: np.ndarray, filters: int) -> np.ndarray:
+    """(T,) → (L, 3 · filters) by scipy's transforms, in double precision."""
+    window = np.zeros(512)
+    window[96:416] = scipy.signal.get_window("hamming", 320)
+    emphasised = scipy.signal.lfilter([1, -0.97], [1], x)
+    hertz, _, spectrum = scipy.signal.stft(
+        emphasised, 16_000, window, nperseg=512, noverlap=352, boundary="zeros", padded=False
+    )
+    power = np.abs(spectrum * window.sum()) ** 2  # (257, L)
+    edges = np.linspace(0, 8000, filters + 2)
+    bank = np.stack([np.interp(hertz, edges[i : i + 3], [0, 1, 0]) for i in range(filters)])
+    cepstra = scipy.fft.dct(np.log10(bank @ power + np.finfo(np.float32).eps), axis=0, norm="ortho")
+    cepstra[0] = np.log10(power.sum(axis=0) / 512 + np.finfo(np.float32).eps)
+    features = [cepstra]
+    for _ in range(2):
+        longer = np.pad(features[-1], ((0, 0), (1, 1)), mode="edge")
+        features.append(longer[:, 2:] - longer[:, :-2])
+    return np.concatenate(features).T
+
+
+@pytest.mark.parametrize("filters, samples", [(20, 64_600), (20, 2400), (70, 8000), (20, 7999)])
+def test_lfcc_is_scipys(filters, samples):
+    x = speechlike(2, samples)
+    found = LFCC(filters)(x)
+    assert found.shape == (2, 1 + samples // 160, 3 * filters)
+    for row, features in zip(x, found, strict=True):
+        np.testing.assert_allclose(features, lfcc_by_scipy(row.double().numpy(), filters), atol=2e-3)
+
+
+def test_lfcc_of_speech_is_scipys(shared):
+    x = np.load(shared / "fixtures" / "logits" / "aasist.npz")["waveforms"][:1]
+    with torch.autocast("cpu", torch.bfloat16):  # which the front end does not use
+        found = LFCC(20)(torch.from_numpy(x))[0]
+    np.testing.assert_allclose(found, lfcc_by_scipy(x[0].astype(float), 20), atol=2e-3)
+
+
+def test_lfcc_of_silence_is_finite():
+    assert LFCC(20)(torch.zeros(1, 2400)).isfinite().all()
+
+
+def test_lfcc_masking_makes_neighbours_equal():
+    lfcc, x = LFCC(20), speechlike(1, 8000)
+
+    def equal_pairs(features: torch.Tensor) -> int:
+        """Adjacent filters with the same log energy in every frame."""
+        cepstra = features[0, :, :20].numpy().copy()
+        cepstra[:, 0] = 0  # the frame's energy; the filters' mean is lost
+        return int((np.abs(np.diff(scipy.fft.idct(cepstra, norm="ortho"), axis=1)).max(axis=0) < 1e-4).sum())
+
+    assert equal_pairs(lfcc(x)) == 0
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert {equal_pairs(lfcc(x, mask=True)) for _ in range(50)} == {0, 1, 2, 3, 4}  # up to 5 filters
 
 
 @pytest.mark.parametrize(
@@ -164,3 +372,33 @@ def test_in_place_operations_cost_no_gradient(channels, training):
 def test_wrong_model_configs_are_named(change, words):
     with pytest.raises(UserError, match=words):
         build_model(TINY_MODEL | change)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "change", "words"),
+    [
+        ("RawNet2Spoof", {"filts": [8, [8, 8], [8, 12]]}, "model_config.filts"),
+        ("RawNet2Spoof", {"filts": [8, [9, 8], [8, 12], [12, 12]]}, "model_config.filts"),
+        ("RawNet2Spoof", {"filts": [8, [8, 8], [9, 12], [12, 12]]}, "model_config.filts"),
+        ("RawNet2Spoof", {"filts": [8, [8, 8], [8, 12], [12, 14]]}, "model_config.filts"),
+        ("RawNet2Spoof", {"filts": [8, [8, "8"], [8, 12], [12, 12]]}, "model_config.filts"),
+        ("RawNet2Spoof", {"in_channels": 2}, "model_config.in_channels.*1 "),
+        ("RawNet2Spoof", {"nb_classes": 3}, "model_config.nb_classes.*2 "),
+        ("RawNet2Spoof", {"blocks": [2, 0]}, "model_config.blocks"),
+        ("RawNet2Spoof", {"blocks": [3, 5]}, "model_config.nb_samp.*19747 or more"),
+        ("RawNet2Spoof", {"nb_gru_layer": 0}, "model_config.nb_gru_layer"),
+        ("RawNet2Spoof", {"gru_nodes": 4}, "unknown key.*'model_config.gru_node'"),
+        ("RawNetGatSpoofST", {"filts": [5, [1, 4], [4, 4], [4, 8], [8, 8]]}, "model_config.filts.*6 or more"),
+        ("RawNetGatSpoofST", {"filts": [24, [1, 4], [4, 4], [5, 8], [8, 8]]}, "model_config.filts"),
+        ("RawNetGatSpoofST", {"nb_samp": 4437}, "model_config.nb_samp.*4438 or more"),
+        ("RawNetGatSpoofST", {"first_conv": 0}, "model_config.first_conv"),
+        ("LFCC_LCNN", {"channels": [4, 4, 4]}, "a list of 4"),
+        ("LFCC_LCNN", {"channels": [4, 4, 4, 3]}, "model_config.channels.*even"),
+        ("LFCC_LCNN", {"nb_filters": 5}, "model_config.nb_filters"),
+        ("LFCC_LCNN", {"nb_filters": 129}, "model_config.nb_filters"),
+        ("LFCC_LCNN", {"nb_samp": 2399}, "model_config.nb_samp.*2400 or more"),
+    ],
+)
+def test_wrong_configs_of_the_other_architectures_are_named(architecture, change, words):
+    with pytest.raises(UserError, match=words):
+        tiny(architecture, **change)

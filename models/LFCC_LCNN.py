@@ -1,0 +1,140 @@
+"""LFCC-LCNN: cepstra of linear filters, a light CNN, a recurrent layer and the mean over time.
+
+The family of ASVspoof's baseline B03: LCNN of Lavrentyeva et al. (arXiv 1904.05576) as "LCNN-LSTM-sum" of Wang and
+Yamagishi (arXiv 2103.11326), here with two outputs and cross-entropy, and with batch norms that learn a scale.
+
+B batch, T samples, L frames, D features.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import parse, require
+
+from .layers import SAMPLE_RATE, fp32, output_layer, random_band
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Keys of `model_config`."""
+
+    architecture: str
+    nb_samp: int = 64600  # samples of a chunk
+    nb_filters: int = 20  # linear filters, and as many cepstra; with two orders of deltas three times as many features
+    channels: tuple[int, int, int, int] = (32, 48, 64, 32)  # of the LCNN's four scales
+    output: Literal["linear", "cosine"] = "linear"  # see `layers.output_layer`
+
+    def __post_init__(self):
+        # Fewer leave no feature after four poolings by 2; more are narrower than a bin of the spectrum.
+        require(6 <= self.nb_filters <= 128, "model_config.nb_filters", "6 … 128", self.nb_filters)
+        even = all(n > 0 for n in self.channels) and self.channels[3] % 2 == 0
+        require(even, "model_config.channels", "four values above 0, the last of them even", self.channels)
+        shortest = 15 * LFCC.HOP  # 16 frames, of which four poolings leave one
+        require(self.nb_samp >= shortest, "model_config.nb_samp", f"{shortest} or more", self.nb_samp)
+
+
+class Model(nn.Module):
+    """LFCC-LCNN. Raises UserError when `model_config` is not as `ModelConfig` says."""
+
+    def __init__(self, model_config: dict):
+        super().__init__()
+        c = parse(ModelConfig, model_config, "model_config.")
+        self.nb_samp = c.nb_samp
+        self.lfcc = LFCC(c.nb_filters)
+        self.lcnn = light_cnn(*c.channels)
+        dim = c.channels[3] * (3 * c.nb_filters // 16)
+        self.lstm = nn.LSTM(dim, dim // 2, num_layers=2, batch_first=True, bidirectional=True)
+        self.out_layer = output_layer(c.output, dim)
+
+    def forward(self, x: Tensor, freq_aug: bool = False) -> tuple[Tensor, Tensor]:
+        """Waveforms (B, T) at 16 kHz → hidden (B, D), logits (B, 2) of spoof and bona fide.
+
+        freq_aug: flatten random neighbouring filters; only in training mode.
+        """
+        x = self.lfcc(x, freq_aug and self.training)[:, None]  # (B, 1, L, features)
+        x = self.lcnn(x)  # (B, C, L / 16, features / 16)
+        with fp32(x):
+            x = x.float().transpose(1, 2).flatten(2)  # (B, L / 16, D)
+            states, _ = self.lstm(x)
+            hidden = (x + states).mean(dim=1)
+            return hidden, self.out_layer(hidden)
+
+
+class LFCC(nn.Module):
+    """Linear-frequency cepstra, their deltas and the deltas of these, as in the challenges' baselines.
+
+    Pre-emphasis 0.97; frames of 20 ms every 10 ms, the first centred on the first sample; Hamming window; power of 257
+    bins up to 8 kHz; log10 of triangles of equal width; DCT-II, whose first value, the mean, gives way to the frame's
+    log energy. A delta is the next frame less the one before.
+    """
+
+    WINDOW, HOP, FFT = 320, 160, 512  # samples
+    EPS = float(np.finfo(np.float32).eps)
+
+    def __init__(self, filters: int):
+        super().__init__()
+        n, k = np.arange(self.WINDOW), np.arange(self.FFT // 2 + 1)
+        window = 0.54 - 0.46 * np.cos(2 * np.pi * n / self.WINDOW)
+        waves = np.exp(-2j * np.pi * k[:, None] * n / self.FFT) * window  # (bins, WINDOW)
+        edges = np.linspace(0, SAMPLE_RATE / 2, filters + 2)
+        away = np.abs(k[:, None] * SAMPLE_RATE / self.FFT - edges[1:-1]) / edges[1]  # (bins, filters), in filters
+        order, m = np.arange(filters)[:, None], np.arange(filters)
+        dct = np.sqrt(2 / filters) * np.cos(np.pi * (m + 0.5) * order / filters)
+        dct[0] /= np.sqrt(2)
+        # The transform is a convolution, which every exporter and every GPU can do, and always in the same order.
+        for name, value in (
+            ("fourier", np.concatenate([waves.real, waves.imag])[:, None]),
+            ("triangles", (1 - away).clip(min=0).T),
+            ("dct", dct),
+        ):
+            self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
+
+    def forward(self, x: Tensor, mask: bool = False) -> Tensor:
+        """(B, T) → (B, 1 + ⌊T / 160⌋, 3 · filters); `mask` sets random neighbouring filters to the mean of all."""
+        with fp32(x):
+            x = F.pad(x, (1, 0))
+            x = F.pad(x[:, 1:] - 0.97 * x[:, :-1], (self.WINDOW // 2, self.WINDOW // 2))
+            real, imaginary = F.conv1d(x[:, None], self.fourier, stride=self.HOP).chunk(2, dim=1)
+            power = real.square() + imaginary.square()  # (B, bins, L)
+            filtered = torch.log10(self.triangles @ power + self.EPS)  # (B, filters, L)
+            if mask:
+                filtered[:, random_band(len(self.triangles), len(self.triangles) // 3)] = filtered.mean(1, keepdim=True)
+            energy = torch.log10(power.sum(dim=1, keepdim=True) / self.FFT + self.EPS)
+            cepstra = torch.cat([energy, self.dct[1:] @ filtered], dim=1)  # (B, filters, L)
+            first = delta(cepstra)
+            return torch.cat([cepstra, first, delta(first)], dim=1).transpose(1, 2)
+
+
+def delta(x: Tensor) -> Tensor:
+    """(…, L) → (…, L): the next frame less the one before; beyond its ends x goes on as it is there."""
+    x = torch.cat([x[..., :1], x, x[..., -1:]], dim=-1)
+    return x[..., 2:] - x[..., :-2]
+
+
+class MaxFeatureMap(nn.Module):
+    """The greater of each pair of channels, which takes the place of an activation: (B, 2·C, …) → (B, C, …)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.maximum(*x.chunk(2, dim=1))
+
+
+def light_cnn(c1: int, c2: int, c3: int, c4: int) -> nn.Sequential:
+    """The LCNN's convolutional part (arXiv 1904.05576, table 2): (B, 1, L, D) → (B, c4, ⌊L / 16⌋, ⌊D / 16⌋)."""
+
+    def conv(channels_in: int, channels_out: int, size: int) -> list[nn.Module]:
+        return [nn.Conv2d(channels_in, 2 * channels_out, size, padding=size // 2), MaxFeatureMap()]
+
+    norm, pool = nn.BatchNorm2d, nn.MaxPool2d(2)
+    return nn.Sequential(
+        *conv(1, c1, 5), pool,
+        *conv(c1, c1, 1), norm(c1), *conv(c1, c2, 3), pool, norm(c2),
+        *conv(c2, c2, 1), norm(c2), *conv(c2, c3, 3), pool,
+        *conv(c3, c3, 1), norm(c3), *conv(c3, c4, 3), norm(c4),
+        *conv(c4, c4, 1), norm(c4), *conv(c4, c4, 3), pool,
+        nn.Dropout(0.7),
+    )  # fmt: skip
