@@ -20,7 +20,7 @@ $(VENV)/requirements: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/requirements-dev: requirements-dev.txt requirements-app.txt requirements-export.txt requirements.txt
+$(VENV)/requirements-dev: requirements-dev.txt requirements-app.txt requirements-export.txt requirements-ssl.txt requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/requirements

@@ -1,0 +1,308 @@
+"""SSL-AASIST: a self-supervised speech encoder under AASIST's back end.
+
+Tak et al., Odyssey 2022, arXiv 2202.12233: wav2vec 2.0 XLS-R, a linear layer to 128 features, a residual encoder that
+keeps its frames, self-attentive aggregation into nodes, and AASIST's graphs. The parameters of the back end are named
+as the authors name them. Where they read the encoder's last layer, a weighted mean of all layers is learnt here, as in
+SUPERB (arXiv 2105.01051).
+
+The encoder comes from Hugging Face transformers (pip install -r requirements-ssl.txt): wav2vec 2.0 and XLS-R, WavLM or
+HuBERT, from a local folder or the hub. Its architecture is kept with the weights, which then need neither.
+
+B batch, T samples, N frames (50 a second), H features of the encoder, C channels, N_S spectral and N_T temporal nodes.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cli import UserError
+from config import parse, require
+
+from .AASIST import GraphConfig, Graphs
+from .layers import SAMPLE_RATE, ResidualBlock, fp32
+
+INSTALL = "pip install -r requirements-ssl.txt"
+KINDS = {"wav2vec2": "Wav2Vec2", "wavlm": "WavLM", "hubert": "Hubert"}  # model_type → transformers' classes
+MAX_PARAMETERS = 2_500_000_000  # of an encoder; XLS-R 2B, the largest, has 2.16e9
+MAX_FRAMES = 3000  # of a chunk, a minute: attention takes memory with their square
+# Masking and dropped layers are aids of pre-training: they draw from NumPy's generator, whose state a checkpoint lacks,
+# and leave parameters without a gradient, which several processes wait for. What an adapter adds, is not read.
+UNUSED = {"apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+UNUSED |= {"add_adapter": False}
+
+
+@dataclass(frozen=True)
+class ModelConfig(GraphConfig):
+    """Keys of `model_config`; filts[0] is the features that the linear layer gives."""
+
+    encoder: str | None = None  # a local folder or a name on the hub, of transformers
+    freeze: bool = False  # only train what is above the encoder
+    do_normalize: bool | None = (
+        None  # chunks to mean 0, variance 1; null: as the encoder's preprocessor_config.json says
+    )
+    encoder_config: dict | None = None  # `EncoderConfig`: the encoder is not read but made, of random weights
+
+    def __post_init__(self):
+        super().__post_init__()
+        known = self.encoder is not None or self.encoder_config is not None
+        require(known, "model_config.encoder", "a folder or a name on the hub", self.encoder)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """An encoder's architecture, in transformers' names: what its own configuration class is built from."""
+
+    model_type: Literal["wav2vec2", "wavlm", "hubert"]
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: Literal["gelu", "gelu_new", "relu", "selu", "swish"]
+    hidden_dropout: float
+    activation_dropout: float
+    attention_dropout: float
+    feat_proj_dropout: float
+    layer_norm_eps: float
+    initializer_range: float
+    feat_extract_norm: Literal["group", "layer"]
+    feat_extract_activation: Literal["gelu", "gelu_new", "relu", "selu", "swish"]
+    conv_dim: tuple[int, ...]
+    conv_stride: tuple[int, ...]
+    conv_kernel: tuple[int, ...]
+    conv_bias: bool
+    num_conv_pos_embeddings: int
+    num_conv_pos_embedding_groups: int
+    do_stable_layer_norm: bool
+    adapter_attn_dim: int | None = None  # wav2vec2
+    num_buckets: int = 320  # wavlm
+    max_bucket_distance: int = 800  # wavlm
+    feat_proj_layer_norm: bool = True  # hubert
+    conv_pos_batch_norm: bool = False  # hubert
+
+    def __post_init__(self):
+        """Bounds: a checkpoint of others must not ask for more memory than the machine has, nor for endless loops."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            for number in value if isinstance(value, tuple) else [value]:
+                if type(number) is int:
+                    require(0 < number <= 1 << 16, f"encoder_config.{f.name}", f"1 … {1 << 16}", number)
+        layers = max(self.num_hidden_layers, len(self.conv_dim))
+        require(layers <= 256, "encoder_config", "at most 256 layers", layers)
+        fit = 1 <= len(self.conv_dim) == len(self.conv_stride) == len(self.conv_kernel)
+        require(fit, "encoder_config.conv_dim", "as many values as conv_stride and conv_kernel", self.conv_dim)
+        require(self.parameters() <= MAX_PARAMETERS, "encoder_config", f"at most {MAX_PARAMETERS:g} parameters", "more")
+        # Averaged weights get new statistics for every batch norm, but a frozen one would not take them.
+        require(not self.conv_pos_batch_norm, "encoder_config.conv_pos_batch_norm", "false", True)
+
+    def parameters(self) -> int:
+        """The matrices' sizes: all but a thousandth of the encoder's parameters."""
+        h, channels = self.hidden_size, (1, *self.conv_dim)
+        layer = 4 * h * h + 2 * h * self.intermediate_size + 2 * h * (self.adapter_attn_dim or 0)
+        convolutions = sum(k * a * b for k, a, b in zip(self.conv_kernel, channels, self.conv_dim, strict=False))
+        position = h * h * self.num_conv_pos_embeddings // self.num_conv_pos_embedding_groups
+        buckets = self.num_buckets * self.num_attention_heads
+        return self.num_hidden_layers * layer + convolutions + channels[-1] * h + position + buckets
+
+    def frames(self, samples: int) -> int:
+        """N of T."""
+        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
+            samples = max(samples - kernel, -stride) // stride + 1
+        return samples
+
+
+class Model(Graphs):
+    """SSL-AASIST. `model_config` is the given one with the encoder's architecture, for whoever keeps the weights.
+
+    Raises UserError when `model_config` is not as `ModelConfig` says, transformers is missing, or the encoder is.
+    """
+
+    def __init__(self, model_config: dict):
+        super().__init__()
+        c = parse(ModelConfig, model_config, "model_config.")
+        self.nb_samp, self.frozen = c.nb_samp, c.freeze
+        self.ssl_model, encoder, do_normalize = make_encoder(c)
+        self.do_normalize = do_normalize
+        self.model_config = model_config | {"do_normalize": do_normalize, "encoder_config": _plain(encoder)}
+        self.ssl_model.requires_grad_(not c.freeze)
+        frames = encoder.frames(c.nb_samp)
+        require(3 <= frames <= MAX_FRAMES, "model_config.nb_samp", f"3 … {MAX_FRAMES} frames' samples", c.nb_samp)
+
+        features, *blocks = c.filts
+        channels = blocks[-1][1]
+        self.layer_weights = nn.Parameter(torch.zeros(encoder.num_hidden_layers + 1))
+        self.LL = nn.Linear(encoder.hidden_size, features)
+        self.first_bn = nn.BatchNorm2d(1)
+        blocks = [*blocks, blocks[-1], blocks[-1]]
+        self.encoder = nn.Sequential(
+            *(nn.Sequential(ResidualBlock(*pair, first=i == 0, pool=1)) for i, pair in enumerate(blocks))
+        )
+        self.first_bn1 = nn.BatchNorm2d(channels)
+        self.attention = nn.Sequential(
+            nn.Conv2d(channels, 128, 1), nn.SELU(inplace=True), nn.BatchNorm2d(128), nn.Conv2d(128, channels, 1)
+        )
+        self.add_graphs(c, channels, features // 3)
+
+    def forward(self, x: Tensor, freq_aug: bool = False) -> tuple[Tensor, Tensor]:
+        """Waveforms (B, T) at 16 kHz → hidden (B, 5·D), logits (B, 2) of spoof and bona fide.
+
+        Raises UserError with freq_aug: there are no filters to mask.
+        """
+        require(not freq_aug, "freq_aug", "false: a self-supervised encoder has no filter bank", freq_aug)
+        return self.classify(self.encode(x))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, T) → (B, C, N_S, N_T): the encoder, then residual blocks over (feature, time)."""
+        e = self.LL(self.represent(x)).transpose(1, 2)[:, None]  # (B, 1, features, N)
+        e = F.selu(self.first_bn(F.max_pool2d(e.float(), 3)))  # (B, 1, N_S, N_T)
+        return F.selu(self.first_bn1(self.encoder(e)))
+
+    def represent(self, x: Tensor) -> Tensor:
+        """(B, T) → (B, N, H): the mean of the encoder's layers, weighted by softmax(layer_weights).
+
+        The layers are the projected convolutions' output, every transformer block's, the last one normalised.
+        """
+        if self.do_normalize:
+            x = normalised(x)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            found = self.ssl_model(x, output_hidden_states=True)
+        layers = [*found.hidden_states[:-1], found.last_hidden_state]  # the former's last lacks XLS-R's last layer norm
+        weights = self.layer_weights.softmax(dim=0)[:, None]  # as vectors they make the sum fp32, as scalars it is bf16
+        return sum(w * layer for w, layer in zip(weights, layers, strict=True))
+
+    def classify(self, e: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoded (B, C, N_S, N_T) → hidden (B, 5·D), logits (B, 2): a node is the other axis's attentive mean."""
+        with fp32(e):  # half precision would make ties of the scores that the pools choose by
+            e = e.float()
+            attention = self.attention(e)  # (B, C, N_S, N_T)
+            spectral = (e * attention.softmax(dim=3)).sum(dim=3).transpose(1, 2) + self.pos_S  # (B, N_S, C)
+            temporal = (e * attention.softmax(dim=2)).sum(dim=2).transpose(1, 2)  # (B, N_T, C)
+            return self.relate(spectral, temporal)
+
+    def train(self, mode: bool = True) -> "Model":
+        """A frozen encoder stays in evaluation mode: no dropout."""
+        super().train(mode)
+        if self.frozen:
+            self.ssl_model.eval()
+        return self
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Those that `optim_config.encoder_lr` is for: none, if frozen."""
+        return [p for p in self.ssl_model.parameters() if p.requires_grad]
+
+    def recompute_encoder(self, wanted: bool) -> None:
+        """Gradient checkpointing of the encoder, in training."""
+        if wanted and not self.frozen:
+            self.ssl_model.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.ssl_model.activation_checkpointing_disable()
+
+
+def normalised(x: Tensor) -> Tensor:
+    """(B, T) → the same, each waveform with mean 0 and variance 1, as transformers' feature extractor does it."""
+    with fp32(x):
+        var, mean = torch.var_mean(x.float(), dim=1, correction=0, keepdim=True)
+        return (x - mean) * torch.rsqrt(var + 1e-7)
+
+
+# -------------------------------------------------------------------------------------------------------- the encoder
+
+
+def make_encoder(c: ModelConfig) -> tuple[nn.Module, EncoderConfig, bool]:
+    """transformers' model, its architecture, and whether it wants normalised input. Raises UserError."""
+    package = _transformers()
+    if c.encoder_config is None:
+        with _refusing(
+            f"cannot load encoder {c.encoder}", "a folder or a name on the hub, of wav2vec 2.0, WavLM, HuBERT"
+        ):
+            architecture = _architecture(package, c.encoder)
+            model = _pretrained(package, c.encoder, architecture)
+            listens = _wants_normalised(package, c.encoder) if c.do_normalize is None else c.do_normalize
+    else:
+        architecture = parse(EncoderConfig, c.encoder_config, "encoder_config.")
+        require(c.do_normalize is not None, "model_config.do_normalize", "true or false with encoder_config", None)
+        listens = c.do_normalize
+        with _refusing("cannot make the encoder", "an encoder_config that transformers builds"):
+            model = _class(package, architecture, "Model")(_config(package, architecture))
+    return model, architecture, listens
+
+
+def _transformers() -> ModuleType:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError("SSL_AASIST needs transformers", INSTALL, error) from error
+    # It would report every weight of pre-training's heads, which are left out on purpose; what is missing, we refuse.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tries five times, and reports each
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else a thread asks the hub to convert old files
+    return transformers
+
+
+@contextmanager
+def _refusing(what: str, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # those of transformers, the hub, safetensors and pickle share no other base
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise UserError(what, expected, reason) from error
+
+
+def _class(package: ModuleType, architecture: EncoderConfig, kind: str) -> type:
+    return getattr(package, KINDS[architecture.model_type] + kind)
+
+
+def _config(package: ModuleType, architecture: EncoderConfig) -> Any:
+    cls = _class(package, architecture, "Config")
+    values = {name: value for name, value in _plain(architecture).items() if hasattr(cls, name)}
+    return cls(**{name: value for name, value in values.items() if name != "model_type"}, **UNUSED)
+
+
+def _plain(architecture: EncoderConfig) -> dict:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(architecture).items()}
+
+
+def _architecture(package: ModuleType, name: str) -> EncoderConfig:
+    """Of config.json; what it leaves out is the default of transformers' class."""
+    found, _ = package.PreTrainedConfig.get_config_dict(name)
+    kind = found.get("model_type")
+    if kind not in KINDS:
+        raise UserError(f"encoder {name} is of no known kind", f"model_type {', '.join(KINDS)}", repr(kind))
+    names = {f.name for f in fields(EncoderConfig)} - {"model_type"}
+    whole = getattr(package, f"{KINDS[kind]}Config")(**{key: found[key] for key in names & found.keys()})
+    values = {key: getattr(whole, key) for key in names if hasattr(whole, key)}
+    return parse(EncoderConfig, {"model_type": kind, **values}, "encoder_config.")
+
+
+def _pretrained(package: ModuleType, name: str, architecture: EncoderConfig) -> nn.Module:
+    """The encoder with its weights: of model.safetensors, or of pytorch_model.bin, tensors only, where that is all."""
+    model, report = _class(package, architecture, "Model").from_pretrained(
+        name, config=_config(package, architecture), dtype=torch.float32, weights_only=True, output_loading_info=True
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(f"encoder {name} lacks weights", missing[0], f"{len(missing)} missing")
+    return model
+
+
+def _wants_normalised(package: ModuleType, name: str) -> bool:
+    """As preprocessor_config.json says; by default it does. Raises UserError unless the encoder listens at 16 kHz."""
+    try:
+        found, _ = package.Wav2Vec2FeatureExtractor.get_feature_extractor_dict(name)
+    except OSError:
+        print(f"note: {name} has no preprocessor_config.json: chunks are normalised, as by default", file=sys.stderr)
+        return True
+    rate = found.get("sampling_rate", SAMPLE_RATE)
+    if rate != SAMPLE_RATE:
+        raise UserError(f"encoder {name} listens at another rate", f"{SAMPLE_RATE} Hz", rate)
+    return bool(found.get("do_normalize", True))
