@@ -1,0 +1,119 @@
+"""The family side by side: each model with and without RawBoost over several seeds, mean and spread of its EERs.
+
+    python benchmarks/family.py --data ../shared/data/LA_mini --weights ../shared/fixtures/weights \
+        --eval_sets folder:../shared/data/LA21_mini --seeds 1 2 3 --markdown --figure docs/figures/family.png
+
+AASIST and AASIST-L start from the authors' weights (--weights: the folder with AASIST.pth and AASIST-L.pth), which
+exist for no other model; the others from nothing. What has been trained is kept in --output_dir; the same command
+goes on.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from config import load_config, save_config  # noqa: E402
+from plots import Spread, save, seeds  # noqa: E402
+from seeds import statistics  # noqa: E402
+
+MODELS = {  # config, learning rate
+    "RawNet2": ("RawNet2_baseline", 1e-4),
+    "AASIST-L": ("AASIST-L", 1e-5),
+    "AASIST": ("AASIST", 1e-5),
+    "RawGAT-ST": ("RawGATST_baseline", 1e-4),
+}
+TUNED = ("AASIST", "AASIST-L")
+RAWBOOST = ({"name": "rawboost", "combination": "lnl+isd"},)
+
+
+def train(args, name: str, augmented: bool) -> Path:
+    """Runs of all seeds; returns the path that their folders' names begin with."""
+    config, rate = MODELS[name]
+    c = load_config(ROOT / "config" / f"{config}.conf")
+    config = replace(
+        c,
+        model_config=c.model_config | {"nb_samp": args.samples},
+        optim_config=replace(c.optim_config, base_lr=rate, lr_min=rate / 10),
+        swa=replace(c.swa, last=1),
+        num_epochs=args.epochs,
+        batch_size=args.batch_size,
+        class_weights=(0.5, 0.5),  # LA_mini has as many of either
+        augmentation=RAWBOOST if augmented else (),
+        precision=args.precision,
+        cache="ram",
+        cache_path=str(args.output_dir / "packed"),
+        num_workers=2,
+    )
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    path = args.output_dir / f"{name}{'_rawboost' if augmented else ''}.conf"
+    save_config(config, path)
+    command = [sys.executable, ROOT / "main.py", "--config", path, "--output_dir", args.output_dir, "--seeds"]
+    command += [*args.seeds, "--database_path", args.data, "--eval_sets", *args.eval_sets]
+    command += ["--init", args.weights / f"{name}.pth"] if name in TUNED else []
+    subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr)
+    return args.output_dir / f"LA_{path.stem}_ep{config.num_epochs}_bs{config.batch_size}"
+
+
+def eers(runs: Path, numbers: list[int]) -> dict[str, dict[int, float]]:
+    """EER (%) of the last epoch's weights by data set, dev first, and seed."""
+    found: dict[str, dict[int, float]] = {}
+    for seed in numbers:
+        lines = (runs.with_name(f"{runs.name}_seed{seed}") / "log.jsonl").read_text().splitlines()
+        evals = [e for e in map(json.loads, lines) if e["event"] == "eval" and e["checkpoint"] == "swa"]
+        eers = {"dev": evals[0]["dev_eer_percent"]}
+        eers |= {event.get("data_set") or "eval": event["eer_percent"] for event in evals}
+        for name, eer in eers.items():
+            found.setdefault(name, {})[seed] = eer
+    return found
+
+
+def spread(row: str, name: str, values: dict[int, float]) -> Spread:
+    found = statistics(values)
+    return Spread(row, "dev" if name == "dev" else "eval", list(values.values()), found["mean"], found["interval"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--eval_sets", nargs="*", default=[])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=2, help="of each run")
+    parser.add_argument("--samples", type=int, default=32_000, help="of a chunk")
+    parser.add_argument("--batch_size", type=int, default=12)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--output_dir", type=Path, default=Path("exp_result/family"))
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--figure", type=Path)
+    args = parser.parse_args()
+    rows = {}
+    for name in args.models:
+        for augmented in (False, True):
+            rows[f"{name}{' + RawBoost' if augmented else ''}"] = eers(train(args, name, augmented), args.seeds)
+    sets = list(next(iter(rows.values())))
+    line = "| {} |" if args.markdown else "{}"
+    print(line.format(" | ".join(["model", *(f"{name} EER %" for name in sets)])))
+    if args.markdown:
+        print("|---" * (1 + len(sets)) + "|")
+    for name, numbers in rows.items():
+        found = map(statistics, numbers.values())
+        cells = [f"{one['mean']:.1f}" + (f" ± {one['sd']:.1f}" if one["sd"] is not None else "") for one in found]
+        print(line.format(" | ".join([name, *cells])))
+    if args.figure:
+        panels = {f"EER (%), {sets[0]} and {sets[1]}": sets[:2]} | {f"EER (%), {name}": [name] for name in sets[2:]}
+        spreads = {
+            label: [spread(row, name, rows[row][name]) for row in rows for name in shown]
+            for label, shown in panels.items()
+        }
+        save(seeds(spreads), args.figure, ["png"])
+
+
+if __name__ == "__main__":
+    main()
