@@ -1,7 +1,7 @@
 """The family side by side: each model with and without RawBoost over several seeds, mean and spread of its EERs.
 
     python benchmarks/family.py --data ../shared/data/LA_mini --weights ../shared/fixtures/weights \
-        --eval_sets folder:../shared/data/LA21_mini --seeds 1 2 3 --markdown --figure docs/figures/family.png
+        --eval_sets folder:../shared/data/LA21_mini --seeds 1 2 3 --markdown
 
 AASIST and AASIST-L start from the authors' weights (--weights: the folder with AASIST.pth and AASIST-L.pth), which
 exist for no other model; the others from nothing. What has been trained is kept in --output_dir; the same command
@@ -15,12 +15,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from config import load_config, save_config  # noqa: E402
-from plots import Spread, save, seeds  # noqa: E402
+from corpora import each_eval, open_corpus  # noqa: E402
+from data_utils import score_loader  # noqa: E402
+from engines import TorchEngine  # noqa: E402
+from inference import Detector  # noqa: E402
+from metrics import compute_eer  # noqa: E402
 from seeds import statistics  # noqa: E402
+from training import load_initial  # noqa: E402
 
 MODELS = {  # config, learning rate
     "RawNet2": ("RawNet2_baseline", 1e-4),
@@ -73,9 +80,16 @@ def eers(runs: Path, numbers: list[int]) -> dict[str, dict[int, float]]:
     return found
 
 
-def spread(row: str, name: str, values: dict[int, float]) -> Spread:
-    found = statistics(values)
-    return Spread(row, "dev" if name == "dev" else "eval", list(values.values()), found["mean"], found["interval"])
+def untuned(args, name: str) -> dict[str, dict[int, float]]:
+    """As `eers`, of the authors' weights as they are."""
+    config = load_config(ROOT / "config" / f"{MODELS[name][0]}.conf")
+    config = replace(config, model_config=config.model_config | {"nb_samp": args.samples}, num_workers=0)
+    detector = Detector(TorchEngine(load_initial(config, str(args.weights / f"{name}.pth")), torch.device("cpu")))
+    corpus, found = open_corpus(args.data), {}
+    for partition in (corpus.partition("dev"), corpus.partition("eval"), *each_eval(args.eval_sets, "LA")):
+        scores, is_bonafide = detector.score(score_loader(partition, args.samples, config)), partition.is_bonafide()
+        found[partition.name] = {0: 100 * compute_eer(scores[is_bonafide], scores[~is_bonafide])[0]}
+    return found
 
 
 def main() -> None:
@@ -91,10 +105,11 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--output_dir", type=Path, default=Path("exp_result/family"))
     parser.add_argument("--markdown", action="store_true")
-    parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     rows = {}
     for name in args.models:
+        if name in TUNED:
+            rows[f"{name}, not tuned"] = untuned(args, name)
         for augmented in (False, True):
             rows[f"{name}{' + RawBoost' if augmented else ''}"] = eers(train(args, name, augmented), args.seeds)
     sets = list(next(iter(rows.values())))
@@ -106,13 +121,6 @@ def main() -> None:
         found = map(statistics, numbers.values())
         cells = [f"{one['mean']:.1f}" + (f" ± {one['sd']:.1f}" if one["sd"] is not None else "") for one in found]
         print(line.format(" | ".join([name, *cells])))
-    if args.figure:
-        panels = {f"EER (%), {sets[0]} and {sets[1]}": sets[:2]} | {f"EER (%), {name}": [name] for name in sets[2:]}
-        spreads = {
-            label: [spread(row, name, rows[row][name]) for row in rows for name in shown]
-            for label, shown in panels.items()
-        }
-        save(seeds(spreads), args.figure, ["png"])
 
 
 if __name__ == "__main__":

@@ -643,7 +643,7 @@ BAD_FILES = {  # name: (content, what the one line must say)
     "overflow": (GOOD.replace("2.0", "1e999").encode(), "line 1: bad score"),
     "word": (GOOD.replace("2.0", "high").encode(), "line 1: bad score — expected a finite number, found 'high'"),
     "underscore": (GOOD.replace("2.0", "2_0").encode(), "line 1: bad score"),
-    "key": (GOOD.replace("u2 A01 spoof", "u2 A01 fake").encode(), "line 2: unknown key"),
+    "key": (GOOD.replace("u2 A01 spoof", "u2 A01 forged").encode(), "line 2: unknown key"),
     "duplicate": (GOOD.replace("u3", "u1").encode(), "line 3: duplicate trial — expected each once, found u1 also"),
     "duplicate after blanks": (GOOD.replace("u3", "\n\nu1").encode(), "line 5: duplicate trial"),
     "truncated": (GOOD.encode()[:-5], "line 4: truncated line — expected 4 columns"),
