@@ -30,6 +30,7 @@ from audio import SAMPLE_RATE as RATE
 from cli import Parser, UserError, replacing, run, write_text
 from demo_corpus import PARTITIONS, match_spectrum, read_stamp, replacing_folder
 from packed import in_order
+from score_files import listing
 from vocoders import VOCODERS, vocode
 
 FORMAT, VERSION = "AASIST made corpus", 1
@@ -198,18 +199,21 @@ def scan(job: tuple[Source, tuple[float, float]]) -> list[Piece] | str:
 
 
 def scan_all(sources: list[Source], seconds: tuple[float, float], workers: int) -> tuple[list[Piece], int]:
-    """The pieces of all recordings, and how many could not be read; those, and those too short, are named."""
-    pieces, failures = [], 0
+    """The pieces of all recordings, and how many could not be read; these are named, and of those too short some."""
+    pieces, failures, short = [], 0, []
     jobs = [(source, seconds) for source in sources]
     with closing(in_order(scan, jobs, workers)) as results:
-        for source, found in zip(sources, tqdm(results, "read", len(jobs), unit="file"), strict=True):
+        for source, found in zip(sources, tqdm(results, "read", len(jobs), unit="file", disable=None), strict=True):
             if isinstance(found, str):
                 failures += 1
                 tqdm.write(f"skipped: {found}", file=sys.stderr)
             elif not found:
-                tqdm.write(f"skipped: {source.path} has no {seconds[0]:g} s of speech in one piece", file=sys.stderr)
+                short.append(str(source.path))
             else:
                 pieces += found
+    least = f"without {seconds[0]:g} s of speech in one piece are left out (--seconds takes shorter ones)"
+    for text in listing(f"of {len(sources)} recordings {least}", short):
+        print(f"note: {text}", file=sys.stderr)
     return pieces, failures
 
 
@@ -303,7 +307,7 @@ def write_corpus(folder: Path, utterances: list[Utterance], settings: Settings, 
     jobs = [(folder, settings.seed, group) for group in groups]
     with (
         closing(in_order(write_group, jobs, workers)) as results,
-        tqdm(total=len(utterances), desc="write", unit="utt") as bar,
+        tqdm(total=len(utterances), desc="write", unit="utt", disable=None) as bar,
     ):
         for lengths in results:
             seconds += lengths

@@ -291,7 +291,8 @@ def test_unreadable_and_short_recordings_are_named_and_the_rest_is_done(few: Pat
     soundfile.write(bad / "blip.wav", np.ones(800), 8000)
     done = make("--bonafide", tmp_path / "in", "--out", tmp_path / "out", "--attacks", "lpc", *SMALL)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "noise.wav" in done.stderr and "blip.wav has no 1 s of speech" in done.stderr
+    words = ("noise.wav", "recordings without 1 s of speech", "blip.wav")
+    assert all(word in done.stderr for word in words), done.stderr
     assert "1 of " in done.stderr.splitlines()[-1]
     assert {row["speaker"] for row in sources(tmp_path / "out")} == {path.name for path in few.iterdir()}
 
