@@ -389,7 +389,22 @@ EXPONENTS = {"white": 0.0, "pink": 1.0, "brown": 2.0}  # power falls as frequenc
 
 
 @dataclass(frozen=True)
-class Noise(Transform):
+class FromFolder(Transform):
+    """A transform that draws on the recordings in a folder, if one is given."""
+
+    folder: str | None = None  # of audio files, in folders of its own too; null: synthetic
+
+    def check(self):
+        if self.folder is not None:
+            _ = self.files
+
+    @cached_property
+    def files(self) -> list[Path]:
+        return _audio_files(self.folder, f"{self.name}.folder")
+
+
+@dataclass(frozen=True)
+class Noise(FromFolder):
     """Noise at a drawn signal-to-noise ratio of powers over the whole crop; the speech keeps its level.
 
     From `folder`, such as MUSAN (Snyder et al., arXiv 1510.08484), a random part of one of its files, a short one
@@ -399,17 +414,11 @@ class Noise(Transform):
     name: ClassVar[str] = "noise"
     snr: Range = (5.0, 30.0)  # dB
     colours: tuple[Literal["white", "pink", "brown"], ...] = ("white", "pink", "brown")
-    folder: str | None = None  # of audio files, in folders of its own too; null: synthetic
 
     def check(self):
         self.require_range("snr", -100, 100)
         self.require(bool(self.colours), "colours", "at least one")
-        if self.folder is not None:
-            _ = self.files
-
-    @cached_property
-    def files(self) -> list[Path]:
-        return _audio_files(self.folder, f"{self.name}.folder")
+        super().check()
 
     def apply(self, x, rng):
         if self.folder is not None:
@@ -425,7 +434,7 @@ def coloured(rng: np.random.Generator, count: int, exponent: float) -> np.ndarra
 
 
 @dataclass(frozen=True)
-class Room(Transform):
+class Room(FromFolder):
     """Reverberation; the direct sound stays in its place and the output has the input's power.
 
     From `folder`, recorded impulse responses (Ko et al., ICASSP 2017, doi 10.1109/ICASSP.2017.7953152), each from its
@@ -436,17 +445,11 @@ class Room(Transform):
     name: ClassVar[str] = "room"
     rt60: Range = (0.15, 0.9)  # s
     drr: Range = (-5.0, 15.0)  # dB, energy of the direct sound over that of the reverberation
-    folder: str | None = None  # of impulse responses, in folders of its own too; null: synthetic
 
     def check(self):
         self.require_range("rt60", 0.01, 10)
         self.require_range("drr", -100, 100)
-        if self.folder is not None:
-            _ = self.files
-
-    @cached_property
-    def files(self) -> list[Path]:
-        return _audio_files(self.folder, f"{self.name}.folder")
+        super().check()
 
     def apply(self, x, rng):
         if self.folder is not None:
