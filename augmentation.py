@@ -546,6 +546,22 @@ class Polarity(Transform):
 
 
 @dataclass(frozen=True)
+class Offset(Transform):
+    """Another DC offset than the recording has: sound cards and vocoders leave one, which may tell a corpus's classes
+    apart and says nothing of speech.
+    """
+
+    name: ClassVar[str] = "offset"
+    level: Range = (-0.001, 0.001)  # of full scale: the crop's mean
+
+    def check(self):
+        self.require_range("level", -1, 1)
+
+    def apply(self, x, rng):
+        return x - x.mean(dtype=np.float64).astype(np.float32) + np.float32(rng.uniform(*self.level))
+
+
+@dataclass(frozen=True)
 class Clipping(Transform):
     """Overload: the drawn share of the samples that are loudest is cut to the level of the next one."""
 
@@ -607,7 +623,7 @@ class FrequencyMask(Transform):
 # ------------------------------------------------------------------------------------------------------------ pipeline
 
 
-_ALL = (RawBoost, Codec, Band, Noise, Room, Speed, Silence, Gain, Polarity, Clipping, TimeMask, FrequencyMask)
+_ALL = (RawBoost, Codec, Band, Noise, Room, Speed, Silence, Gain, Polarity, Offset, Clipping, TimeMask, FrequencyMask)
 TRANSFORMS = {transform.name: transform for transform in _ALL}
 
 

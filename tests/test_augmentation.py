@@ -118,9 +118,9 @@ def test_ugly_signals_stay_finite(spec, ugly):
 
 @every
 def test_silence_is_not_filled(spec):
-    """No noise relative to nothing: only a codec may add its own idle noise."""
+    """No noise relative to nothing: only a codec may add its own idle noise, and an offset is one."""
     y = applied(np.zeros(COUNT, np.float32), **spec)
-    assert np.abs(y).max() <= (1e-3 if spec["name"] == "codec" else 0)
+    assert np.abs(y).max() <= (1e-3 if spec["name"] in ("codec", "offset") else 0)
 
 
 def test_order_probability_and_place():
@@ -428,6 +428,13 @@ def test_silence_is_cut_at_both_ends_and_added():
     assert np.array_equal(longer[4000:-4000], x)
     pause = np.concatenate([white(8000), quiet, white(8000)])
     assert len(applied(pause, name="silence", cut=[1, 1])) == len(pause)  # only the ends
+
+
+def test_offset_replaces_the_one_there_is():
+    x = speech_like() + np.float32(0.2)
+    y = applied(x, name="offset", level=[-0.1, -0.1])
+    assert y.mean() == pytest.approx(-0.1, abs=1e-6)
+    assert np.allclose(y - y.mean(), x - x.mean(), atol=1e-6)
 
 
 def test_gain_polarity_and_clipping():
