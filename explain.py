@@ -1,4 +1,4 @@
-"""What a model's score of a chunk rests on: Grad-CAM at the filter bank through which AASIST and its kin listen.
+"""What a model's score of a chunk rests on: Grad-CAM at the filter bank through which it listens.
 
     model, _ = utils.load_model("models/weights/AASIST.pth")
     found = explain.saliency(model, audio.fit(audio.read("sample.flac"), model.nb_samp))
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from audio import SAMPLE_RATE
 from cli import UserError
 from models.layers import SincBank
+from models.LFCC_LCNN import LogBank
 
 COLUMN = SAMPLE_RATE // 100  # samples: 10 ms
 NEIGHBOURS = (3, 9)  # bands × columns to average: AASIST's pooling passes a gradient to one band in three; 90 ms
@@ -46,25 +47,27 @@ def saliency(model: nn.Module, chunk: np.ndarray, start: float = 0.0, target: st
     """
     from scipy.ndimage import uniform_filter
 
-    bank = getattr(model, "conv_time", None)
-    if not isinstance(bank, SincBank):
-        raise UserError("this model's scores cannot be explained", "a filter bank `conv_time`", type(model).__name__)
-    # The bank's output y stands for the activation |y| that the model reads: y · ∂/∂y = |y| · ∂/∂|y|.
+    bank = next((module for module in model.modules() if isinstance(module, SincBank | LogBank)), None)
+    if bank is None:
+        raise UserError("this model's scores cannot be explained", "a filter bank", type(model).__name__)
     y, gradient = _output_and_gradient(model, bank, chunk, SIGN[target])
-    evidence = F.adaptive_avg_pool1d(y * gradient, max(len(chunk) // COLUMN, 1))  # (F, T)
+    # The bank's output y stands for the activation |y| that the model reads: y · ∂/∂y = |y| · ∂/∂|y|. This is the
+    # derivative by the logarithm of |y|, which another kind of bank gives.
+    by_logarithm = gradient if isinstance(bank, LogBank) else y * gradient
+    evidence = F.adaptive_avg_pool1d(by_logarithm, max(len(chunk) // COLUMN, 1))  # (F, T)
     weight = uniform_filter(evidence.cpu().numpy(), NEIGHBOURS).clip(min=0)
     return Saliency(start, len(chunk) / SAMPLE_RATE, centres(bank), weight / (weight.max() or 1))
 
 
 def _output_and_gradient(
-    model: nn.Module, bank: SincBank, chunk: np.ndarray, sign: int
+    model: nn.Module, bank: SincBank | LogBank, chunk: np.ndarray, sign: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output of the bank (F, samples - taps + 1), and the gradient of sign · score with respect to it."""
+    """Output of the bank (F, ·), and the gradient of sign · score with respect to it."""
     outputs, training = [], model.training
     hook = bank.register_forward_hook(lambda module, inputs, output: outputs.append(output.requires_grad_()))
     try:
         with torch.enable_grad():
-            _, logits = model.eval()(torch.as_tensor(chunk, device=bank.bank.device)[None])
+            _, logits = model.eval()(torch.as_tensor(chunk, device=next(bank.buffers()).device)[None])
             gradients = torch.autograd.grad(sign * logits[0, 1], outputs)  # leaves the parameters' own alone
     finally:
         hook.remove()
@@ -72,7 +75,9 @@ def _output_and_gradient(
     return outputs[0].detach()[0], gradients[0][0]
 
 
-def centres(bank: SincBank) -> np.ndarray:
+def centres(bank: SincBank | LogBank) -> np.ndarray:
     """(F,) Hz: the centre of gravity of each filter's power response."""
+    if isinstance(bank, LogBank):
+        return bank.centres
     power = np.abs(np.fft.rfft(bank.bank[:, 0].cpu().numpy(), 4096)) ** 2  # (F, 2049)
     return power @ np.fft.rfftfreq(4096, 1 / SAMPLE_RATE) / power.sum(axis=1)

@@ -18,6 +18,8 @@ from config import parse, require
 
 from .layers import SAMPLE_RATE, fp32, output_layer, random_band
 
+EPS = float(np.finfo(np.float32).eps)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -65,6 +67,23 @@ class Model(nn.Module):
             return hidden, self.out_layer(hidden)
 
 
+class LogBank(nn.Module):
+    """log10 of the energies in triangles of equal width up to 8 kHz: (B, bins, L) → (B, filters, L)."""
+
+    def __init__(self, filters: int, size: int):
+        """size: of the transform whose bins come in."""
+        super().__init__()
+        edges = np.linspace(0, SAMPLE_RATE / 2, filters + 2)
+        self.centres = edges[1:-1]  # (filters,) Hz
+        hertz = np.arange(size // 2 + 1) * SAMPLE_RATE / size
+        away = np.abs(hertz[:, None] - self.centres) / edges[1]  # (bins, filters), in filters
+        triangles = torch.from_numpy((1 - away).clip(min=0).T.astype(np.float32))
+        self.register_buffer("triangles", triangles, persistent=False)
+
+    def forward(self, power: Tensor) -> Tensor:
+        return torch.log10(self.triangles @ power + EPS)
+
+
 class LFCC(nn.Module):
     """Linear-frequency cepstra, their deltas and the deltas of these, as in the challenges' baselines.
 
@@ -74,25 +93,19 @@ class LFCC(nn.Module):
     """
 
     WINDOW, HOP, FFT = 320, 160, 512  # samples
-    EPS = float(np.finfo(np.float32).eps)
 
     def __init__(self, filters: int):
         super().__init__()
         n, k = np.arange(self.WINDOW), np.arange(self.FFT // 2 + 1)
         window = 0.54 - 0.46 * np.cos(2 * np.pi * n / self.WINDOW)
         waves = np.exp(-2j * np.pi * k[:, None] * n / self.FFT) * window  # (bins, WINDOW)
-        edges = np.linspace(0, SAMPLE_RATE / 2, filters + 2)
-        away = np.abs(k[:, None] * SAMPLE_RATE / self.FFT - edges[1:-1]) / edges[1]  # (bins, filters), in filters
         order, m = np.arange(filters)[:, None], np.arange(filters)
         dct = np.sqrt(2 / filters) * np.cos(np.pi * (m + 0.5) * order / filters)
         dct[0] /= np.sqrt(2)
         # The transform is a convolution, which every exporter and every GPU can do, and always in the same order.
-        for name, value in (
-            ("fourier", np.concatenate([waves.real, waves.imag])[:, None]),
-            ("triangles", (1 - away).clip(min=0).T),
-            ("dct", dct),
-        ):
+        for name, value in (("fourier", np.concatenate([waves.real, waves.imag])[:, None]), ("dct", dct)):
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
+        self.bank = LogBank(filters, self.FFT)
 
     def forward(self, x: Tensor, mask: bool = False) -> Tensor:
         """(B, T) → (B, 1 + ⌊T / 160⌋, 3 · filters); `mask` sets random neighbouring filters to the mean of all."""
@@ -101,10 +114,11 @@ class LFCC(nn.Module):
             x = F.pad(x[:, 1:] - 0.97 * x[:, :-1], (self.WINDOW // 2, self.WINDOW // 2))
             real, imaginary = F.conv1d(x[:, None], self.fourier, stride=self.HOP).chunk(2, dim=1)
             power = real.square() + imaginary.square()  # (B, bins, L)
-            filtered = torch.log10(self.triangles @ power + self.EPS)  # (B, filters, L)
+            filtered = self.bank(power)  # (B, filters, L)
             if mask:
-                filtered[:, random_band(len(self.triangles), len(self.triangles) // 3)] = filtered.mean(1, keepdim=True)
-            energy = torch.log10(power.sum(dim=1, keepdim=True) / self.FFT + self.EPS)
+                filters = filtered.shape[1]
+                filtered[:, random_band(filters, filters // 3)] = filtered.mean(1, keepdim=True)
+            energy = torch.log10(power.sum(dim=1, keepdim=True) / self.FFT + EPS)
             cepstra = torch.cat([energy, self.dct[1:] @ filtered], dim=1)  # (B, filters, L)
             first = delta(cepstra)
             return torch.cat([cepstra, first, delta(first)], dim=1).transpose(1, 2)

@@ -11,6 +11,8 @@ import audio
 from cli import UserError
 from explain import saliency
 from models import build_model
+from models.layers import SincBank
+from models.LFCC_LCNN import LogBank
 from utils import load_model
 
 RNG = np.random.default_rng(5)
@@ -31,6 +33,9 @@ def spoofs(shared) -> list[np.ndarray]:
     names = [trial[1] for trial in trials if trial[4] == "spoof"][:6]
     paths = [corpus / "ASVspoof2019_LA_eval" / "flac" / f"{name}.flac" for name in names]
     return [audio.fit(audio.read(path), audio.CHUNK_SAMPLES) for path in paths]
+
+
+TINY_LCNN = {"architecture": "LFCC_LCNN", "nb_samp": 8000, "channels": [4, 6, 8, 4]}
 
 
 def tiny(seed: int = 3) -> torch.nn.Module:
@@ -57,9 +62,11 @@ def test_spoof_and_bonafide_share_no_point():
     assert spoof.any() and bonafide.any() and not (spoof * bonafide).any()
 
 
-def test_evidence_of_spoof_lowers_the_score():
+@pytest.mark.parametrize("config", [TINY_MODEL, TINY_LCNN], ids=lambda config: config["architecture"])
+def test_evidence_of_spoof_lowers_the_score(config):
     """Less of what speaks for spoof gives a higher score, less of what speaks for bona fide a lower one."""
-    model = tiny()
+    torch.manual_seed(3)
+    model = build_model(config).eval()
     for target, sign in (("spoof", 1), ("bonafide", -1)):
         fainter = torch.from_numpy(1 - 0.01 * saliency(model, NOISE, target=target).weight)
         assert sign * (_score(model, NOISE, fainter) - _score(model, NOISE)) > 0
@@ -86,7 +93,7 @@ def test_the_hook_goes_even_when_the_model_fails():
 
 
 def test_a_model_without_a_filter_bank_is_refused():
-    with pytest.raises(UserError, match="filter bank `conv_time`, found Linear"):
+    with pytest.raises(UserError, match="a filter bank, found Linear"):
         saliency(torch.nn.Linear(2, 2), NOISE)
 
 
@@ -122,10 +129,15 @@ def test_the_score_rests_on_the_salient_tenth(official, spoofs):
 def _score(model: torch.nn.Module, chunk: np.ndarray, gain: torch.Tensor | None = None) -> float:
     """The chunk's score, with the bank's output multiplied by `gain`, (F, T) stretched to its length."""
 
-    def scale(module, inputs, output):
-        return output if gain is None else output * F.interpolate(gain[None], output.shape[2])
+    bank = next(module for module in model.modules() if isinstance(module, SincBank | LogBank))
 
-    hook = model.conv_time.register_forward_hook(scale)
+    def scale(module, inputs, output):
+        if gain is None:
+            return output
+        stretched = F.interpolate(gain[None], output.shape[2])
+        return output + stretched.log10() if isinstance(bank, LogBank) else output * stretched
+
+    hook = bank.register_forward_hook(scale)
     with torch.inference_mode():
         _, logits = model(torch.from_numpy(chunk)[None])
     hook.remove()
