@@ -9,6 +9,7 @@ A data set is named `KIND:PATH`; docs/datasets.md says what each kind's folder l
 
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ import packed
 from cli import UserError
 from metrics import AsvScores
 from score_files import BONAFIDE, KEYS, SPOOF, Scores, read_asv_scores, read_asv_scores_2021, read_trials
+from vocoders import vocode
 
 PARTITIONS = ("train", "dev", "eval")
 OFFICIAL_COUNTS = {
@@ -43,7 +45,7 @@ MAX_NAMED = 5  # names that an error spells out
 
 
 class Trial(NamedTuple):
-    """One utterance and its key, `bonafide` (attack `-`) or `spoof`; `source` is its corpus where there are several."""
+    """One utterance and its key, `bonafide` (attack `-`) or `spoof`; `source` is where it was recorded, if known."""
 
     utt_id: str
     speaker: str
@@ -61,7 +63,7 @@ class Partition:
     """Trials of one partition and the audio file of each utt_id, in the same order.
 
     With `pack` their samples come from there; with `on_device` too, crops are cut from that copy of `pack.samples`.
-    The last trials may be copies of others by a vocoder: they have no file of their own.
+    The last trials may be copies of others by a vocoder, which have no file of their own.
     """
 
     name: str
@@ -73,19 +75,14 @@ class Partition:
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # further columns (N,) str: codec, subset, …
     pack: packed.Packed | None = None
     on_device: torch.Tensor | None = None  # (N,) int16
-    copies: Sequence[tuple[int, str]] = ()  # of the last trials: which one is copied, and the vocoder
-
-    def origin(self, index: int) -> tuple[int, str | None]:
-        """The trial whose samples trial `index` has, and the vocoder that they are still to go through."""
-        first = len(self.trials) - len(self.copies)
-        return (index, None) if index < first else self.copies[index - first]
+    copies: Mapping[str, Path] = field(default_factory=dict)  # utt_id of each copy and what it is made of
+    copies_pack: packed.Packed | None = None
 
     def with_vocoded(self, vocoders: Sequence[str]) -> "Partition":
         """Also a spoof of each bona fide trial by each vocoder, `<utt_id>~<vocoder>`; the vocoder is its attack."""
-        bonafide = [index for index, trial in enumerate(self.trials) if trial.label == BONAFIDE]
-        copies = [(index, vocoder) for vocoder in vocoders for index in bonafide]
-        changes = [(self.trials[index], {"attack": vocoder, "key": "spoof"}) for index, vocoder in copies]
-        added = [trial._replace(utt_id=f"{trial.utt_id}~{change['attack']}", **change) for trial, change in changes]
+        pairs = [(trial, vocoder) for vocoder in vocoders for trial in self.trials if trial.label == BONAFIDE]
+        added = [t._replace(utt_id=f"{t.utt_id}~{name}", attack=name, key="spoof") for t, name in pairs]
+        copies = {copy.utt_id: self.path(trial) for copy, (trial, _) in zip(added, pairs, strict=True)}
         return replace(self, trials=self.trials + added, copies=copies, groups={})
 
     def take(self, rows: np.ndarray) -> "Partition":
@@ -103,9 +100,14 @@ class Partition:
         return self.files[trial.utt_id]
 
     def waveform(self, index: int) -> np.ndarray:
-        """Trial `index`: samples (n,) at 16 kHz, int16 from the pack, else float32 from its file. Raises UserError."""
-        index, _ = self.origin(index)
-        return audio.read(self.path(self.trials[index])) if self.pack is None else self.pack[index]
+        """Trial `index`: samples (n,) at 16 kHz, int16 from a pack or a vocoder, else float32 from its file.
+
+        Raises UserError.
+        """
+        utt_id, copy = self.trials[index].utt_id, index - (len(self.trials) - len(self.copies))
+        if copy < 0:
+            return audio.read(self.files[utt_id]) if self.pack is None else self.pack[index]
+        return copy_int16(utt_id, self.copies[utt_id])[0] if self.copies_pack is None else self.copies_pack[copy]
 
     def missing(self) -> list[str]:
         """utt_ids without a file; folders are listed, as asking 71,237 times takes minutes on a network disk."""
@@ -120,6 +122,12 @@ class Partition:
         if not self.asv or not self.asv.exists():
             return None
         return read_asv_scores_2021(self.asv, REPORTED_SUBSET) if self.asv.is_dir() else read_asv_scores(self.asv)
+
+
+def copy_int16(utt_id: str, file: Path) -> tuple[np.ndarray, bool]:
+    """What `packed.load` keeps of a copy: the file's samples by the vocoder that its utt_id ends in, (n,) int16."""
+    rng = np.random.default_rng(zlib.crc32(utt_id.encode()))
+    return packed.to_int16(vocode(utt_id.rpartition("~")[2], audio.read(file), rng) * packed.FULL_SCALE), True
 
 
 # ------------------------------------------------------------------------------------------------ labels and files
@@ -276,7 +284,8 @@ def _parse_trial(columns: list[str], where: str) -> Trial:
         raise UserError(where, "attack '-' for bonafide, a name for spoof", f"{attack!r} with {key}")
     if Path(utt_id).name != utt_id:
         raise UserError(where, "an utt_id without slashes", repr(utt_id))
-    return Trial(utt_id, speaker, attack, key)
+    source, underscore, _ = speaker.partition("_")  # LA_0079
+    return Trial(utt_id, speaker, attack, key, source if underscore else "")
 
 
 @dataclass(frozen=True)
@@ -555,8 +564,8 @@ def _fits(kind: str, path: Path) -> bool:
 def gather(names: Sequence[str], track: str, partition: str) -> Partition:
     """A partition of all the data sets that have it.
 
-    Of several, each utterance is named `<source>/<utt_id>` after its data set's folder. Raises UserError where none
-    has it.
+    Of several, each utterance is named `<folder>/<utt_id>` after its data set's folder, and so is its source. Raises
+    UserError where none has it.
     """
     corpora = [open_corpus(name, track) for name in names]
     parts = [(corpus, corpus.partition(partition)) for corpus in corpora if partition in corpus.partitions]
@@ -566,9 +575,11 @@ def gather(names: Sequence[str], track: str, partition: str) -> Partition:
     if len(parts) == 1:
         return parts[0][1]
     trials, files = [], {}
-    for source, (_, part) in zip(_distinct([corpus.root.resolve().stem for corpus, _ in parts]), parts, strict=True):
-        renamed = {trial.utt_id: f"{source}/{trial.utt_id}" for trial in part.trials}
-        trials += [trial._replace(utt_id=renamed[trial.utt_id], source=source) for trial in part.trials]
+    for folder, (_, part) in zip(_distinct([corpus.root.resolve().stem for corpus, _ in parts]), parts, strict=True):
+        renamed = {trial.utt_id: f"{folder}/{trial.utt_id}" for trial in part.trials}
+        sources = [f"{folder}/{trial.source}".rstrip("/") for trial in part.trials]
+        named = zip(part.trials, renamed.values(), sources, strict=True)
+        trials += [trial._replace(utt_id=utt_id, source=source) for trial, utt_id, source in named]
         files |= {renamed[utt_id]: path for utt_id, path in part.files.items()}
     return Partition(partition, trials, files)
 

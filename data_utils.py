@@ -26,7 +26,7 @@ from augmentation import Augmentation
 from augmentation import build as build_augmentation
 from cli import Parser, UserError, run, write_text
 from config import Config
-from corpora import MAX_NAMED, Partition, Trial
+from corpora import MAX_NAMED, Partition, Trial, copy_int16
 from vocoders import vocode
 
 UPLOAD_SAMPLES = 1 << 26  # that go to a GPU at once
@@ -76,8 +76,8 @@ def _pack(partition: Partition, track: str) -> tuple[str, Mapping[str, Path]]:
 def with_pack(partition: Partition, config: Config, device: torch.device) -> Partition:
     """The partition with its samples where `config.cache` wants them: mapped, in memory or on the GPU `device`.
 
-    What does not leave half of the GPU's memory to the model stays in the machine's, with a note on stderr. Raises
-    UserError when there is no GPU, and what `packed.load` raises.
+    Vocoded copies are made once then, too. What does not leave half of the GPU's memory to the model stays in the
+    machine's, with a note on stderr. Raises UserError when there is no GPU, and what `packed.load` raises.
     """
     if config.cache == "off":
         return partition
@@ -87,9 +87,16 @@ def with_pack(partition: Partition, config: Config, device: torch.device) -> Par
     pack = packed.load(config.cache_path, *_pack(partition, config.track), workers)
     if config.cache == "gpu" and _has_room(device, pack.samples.nbytes, partition.name):
         return replace(partition, pack=pack, on_device=_upload(pack.samples, device))
-    if config.cache != "mmap":
-        pack = replace(pack, samples=pack.samples.copy())
-    return replace(partition, pack=pack)
+    copies = None
+    if partition.copies:
+        name = f"{config.track}_{partition.name}_vocoded"
+        copies = packed.load(config.cache_path, name, partition.copies, workers, copy_int16)
+    packs = [each and _kept(each, config) for each in (pack, copies)]
+    return replace(partition, pack=packs[0], copies_pack=packs[1])
+
+
+def _kept(pack: packed.Packed, config: Config) -> packed.Packed:
+    return pack if config.cache == "mmap" else replace(pack, samples=pack.samples.copy())
 
 
 def _has_room(device: torch.device, count: int, name: str) -> bool:
@@ -172,14 +179,12 @@ class SpeechDataset(Dataset):
         return audio.fit(self.partition.waveform(index), self.length, self._rng(index))
 
     def _computed(self, index: int) -> np.ndarray:
-        """(length,) float32 after the vocoder, if the trial is a copy, and the augmentation."""
-        rng, (_, vocoder) = self._rng(index), self.partition.origin(index)
-        x = self.partition.waveform(index)
+        """(length,) float32 after the augmentation, if there is any."""
+        rng, x = self._rng(index), self.partition.waveform(index)
         if x.dtype == np.int16:
             x = x / np.float32(packed.FULL_SCALE)
         x = self.augmentation.whole(x, rng) if self.augmentation else x
         x = audio.fit(x, self.length, rng)
-        x = vocode(vocoder, x, rng) if vocoder else x
         return self.augmentation.crop(x, rng) if self.augmentation else x
 
     def _cut_on_device(self, indices: Sequence[int]) -> tuple[torch.Tensor, list[None]]:
@@ -247,8 +252,7 @@ class Order:
 
     def __init__(self, trials: Sequence[Trial], config: Config):
         self.size, self.batch_size, self.seed = len(trials), config.batch_size, config.seed
-        columns = [[getattr(trial, name) for name in config.balance] for trial in trials] if config.balance else None
-        self.groups = None if columns is None else _nested(range(self.size), columns)
+        self.groups = _groups(trials, config.balance) if config.balance else None
         self.epoch = lru_cache(maxsize=2)(self._epoch)
 
     def _epoch(self, epoch: int) -> np.ndarray:
@@ -265,6 +269,18 @@ class Order:
     def batch(self, epoch: int, step: int) -> np.ndarray:
         """Trial indices (batch_size,) of a batch, all processes' and micro-batches' together."""
         return self.epoch(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+
+
+def shares(trials: Sequence[Trial], balance: Sequence[str]) -> np.ndarray:
+    """(N,) what each trial counts where the groups of `config.balance` count alike; the mean is 1."""
+    weights = np.empty(len(trials))
+    for share, members in _groups(trials, balance):
+        weights[members] = share * len(trials) / len(members)
+    return weights
+
+
+def _groups(trials: Sequence[Trial], balance: Sequence[str]) -> list[tuple[float, list[int]]]:
+    return _nested(range(len(trials)), [[getattr(trial, name) for name in balance] for trial in trials])
 
 
 def _nested(members: Sequence[int], columns: list[list[str]], share: float = 1.0) -> list[tuple[float, list[int]]]:

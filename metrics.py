@@ -429,9 +429,12 @@ class Calibration(NamedTuple):
         return self.a * np.asarray(score) + self.b
 
 
-def fit_fusion(scores: np.ndarray, is_bonafide: np.ndarray, model: CostModel = ASVSPOOF) -> Fusion:
+def fit_fusion(
+    scores: np.ndarray, is_bonafide: np.ndarray, model: CostModel = ASVSPOOF, shares: np.ndarray | None = None
+) -> Fusion:
     """Logistic regression on scores (N, K) that weighs the classes as at the cost model's effective prior.
 
+    shares (N,) > 0: how much each trial counts within its class; all alike if not given.
     Newton's method; the targets are Platt's (n+1)/(n+2) and 1/(n+2), so that separable dev scores, too, have a finite
     optimum. Sources: N. Brümmer et al., Fusion of heterogeneous speaker recognition systems, IEEE TASLP 15 (2007);
     J. Platt, Probabilistic outputs for support vector machines, in Advances in Large Margin Classifiers (2000).
@@ -450,7 +453,8 @@ def fit_fusion(scores: np.ndarray, is_bonafide: np.ndarray, model: CostModel = A
     mean = scores.mean(axis=0)
     design = np.column_stack(((scores - mean) / spread, np.ones(len(scores))))
     target = np.where(is_bonafide, (count[1] + 1) / (count[1] + 2), 1 / (count[0] + 2))
-    weight = np.where(is_bonafide, prior / count[1], (1 - prior) / count[0])
+    shares = np.ones(len(scores)) if shares is None else shares
+    weight = shares * np.where(is_bonafide, prior / shares[is_bonafide].sum(), (1 - prior) / shares[~is_bonafide].sum())
     slopes = _newton(design, target, weight, prior_log_odds)
     weights = slopes[:-1] / spread
     return Fusion(weights, float(slopes[-1] - mean @ weights))
@@ -478,9 +482,11 @@ def _newton(design: np.ndarray, target: np.ndarray, weight: np.ndarray, offset: 
     return theta
 
 
-def fit_calibration(score: np.ndarray, is_bonafide: np.ndarray, model: CostModel = ASVSPOOF) -> Calibration:
+def fit_calibration(
+    score: np.ndarray, is_bonafide: np.ndarray, model: CostModel = ASVSPOOF, shares: np.ndarray | None = None
+) -> Calibration:
     """The affine map of dev scores (N,) to LLRs; see `fit_fusion`, of which it is the case K = 1."""
-    fusion = fit_fusion(np.asarray(score, np.float64)[:, None], is_bonafide, model)
+    fusion = fit_fusion(np.asarray(score, np.float64)[:, None], is_bonafide, model, shares)
     return Calibration(float(fusion.weights[0]), fusion.bias)
 
 

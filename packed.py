@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,27 @@ class Packed:
         return self.samples[first : first + self.lengths[index]]
 
 
-def load(folder: str | os.PathLike, name: str, files: Mapping[str, Path], workers: int) -> Packed:
+def read_int16(_utt_id: str, file: Path) -> tuple[np.ndarray, bool]:
+    """The whole file as (n,) int16, and whether that is exactly what `audio.read` gives."""
+    samples = audio.read(file) * np.float32(FULL_SCALE)
+    rounded = to_int16(samples)
+    return rounded, np.array_equal(rounded, samples)
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """(n,) of full scale 32768 → (n,) int16, rounded; what exceeds full scale is clipped."""
+    return np.rint(samples).clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2")
+
+
+Read = Callable[[str, Path], tuple[np.ndarray, bool]]
+
+
+def load(
+    folder: str | os.PathLike, name: str, files: Mapping[str, Path], workers: int, read: Read = read_int16
+) -> Packed:
     """The pack of `files` (utt_id → audio file, in protocol order), built in `workers` processes unless it is sound.
+
+    read: what of an utterance is kept, from its utt_id and file, and whether it is exact.
 
     Says on stderr what it builds and why, how many utterances 16 bits cannot hold exactly, and when it has only the
     pack to go by because the folders of the audio are not there. Raises UserError when a file cannot be read, the pack
@@ -69,7 +89,7 @@ def load(folder: str | os.PathLike, name: str, files: Mapping[str, Path], worker
             _note(f"packing {len(files):,} utterances: {stale}")
         for leftover in path.parent.glob(f".{name}_*") if locked else ():  # of builds that were killed
             leftover.unlink()
-        _build(path, files, workers)
+        _build(path, files, workers, read)
         return _open(path, files)
 
 
@@ -189,12 +209,12 @@ def _alone(folder: Path) -> Iterator[bool]:
         yield locked
 
 
-def _build(path: Path, files: Mapping[str, Path], workers: int) -> None:
+def _build(path: Path, files: Mapping[str, Path], workers: int, read: Read) -> None:
     """Decode all and write the samples, then the index: without it, samples do not count."""
     stamps = _stamps(files.values())  # before decoding, so that a later change shows
     lengths, checksums, rounded = [], [], 0
     try:
-        decoding = closing(in_order(_read_int16, list(files.values()), workers))
+        decoding = closing(in_order(partial(_read, read), list(files.items()), workers))
         with replacing(path) as temporary, temporary.open("wb") as file, decoding as decoded:
             for samples, exact in tqdm(decoded, f"pack {path.stem}", len(files), leave=False, disable=None):
                 file.write(samples)
@@ -208,11 +228,8 @@ def _build(path: Path, files: Mapping[str, Path], workers: int) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _read_int16(file: Path) -> tuple[np.ndarray, bool]:
-    """The whole file as (n,) int16, and whether that is exactly what `audio.read` gives."""
-    samples = audio.read(file) * np.float32(FULL_SCALE)
-    rounded = np.rint(samples).clip(-FULL_SCALE, FULL_SCALE - 1)
-    return rounded.astype("<i2"), np.array_equal(rounded, samples)
+def _read(read: Read, item: tuple[str, Path]) -> tuple[np.ndarray, bool]:
+    return read(*item)
 
 
 def in_order(function: Callable[[Any], Any], items: list, workers: int) -> Iterator[Any]:

@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 import evaluation
 from cli import UserError, write_text
-from config import Config, save_config, to_dict
+from config import Config, require, save_config, to_dict
 from corpora import PARTITIONS, Partition, each_eval, gather, open_corpus
-from data_utils import Order, Share, preflight, require_transforms, score_loader, train_loader, with_pack
+from data_utils import Order, Share, preflight, require_transforms, score_loader, shares, train_loader, with_pack
 from engines import TorchEngine
 from inference import Detector
 from metrics import fit_calibration
@@ -85,11 +85,10 @@ class Data:
             elif one.name in ("dev", "eval"):
                 at = f" at {one.asv}" if one.asv else ""
                 self.notes.append(f"no ASV scores{at}: min t-DCF of {one.name} is not computed")
-        self.partitions = {one.name: with_pack(one, config, device) for one in partitions}
+        vocoded = [one.with_vocoded(config.vocode) if one.name == "train" else one for one in partitions]
+        self.partitions = {one.name: with_pack(one, config, device) for one in vocoded}
         seldom = config if config.cache == "off" else replace(config, cache="mmap")  # memory is for what is read often
         self.partitions |= {one.name: with_pack(one, seldom, device) for one in further}
-        if config.vocode and "train" in self.partitions:
-            self.partitions["train"] = self.partitions["train"].with_vocoded(config.vocode)
 
     def is_bonafide(self, name: str) -> np.ndarray:
         return self.partitions[name].is_bonafide()
@@ -131,6 +130,19 @@ def load_initial(config: Config, weights: str | None) -> nn.Module:
     model = build_model({key: known[key] for key in RESOLVED & known.keys() if same} | config.model_config)
     load_weights(model, checkpoint, weights)
     return model
+
+
+def require_crops(model: nn.Module, config: Config) -> None:
+    """Raises UserError when the model cannot be trained on crops of `config.crop_samples`."""
+    if config.crop_samples:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                other = build_model(config.model_config | {"nb_samp": config.crop_samples}).state_dict()
+        except UserError as error:
+            raise UserError(f"crop_samples {config.crop_samples}: {error}") from error
+        fit = all(other[name].shape == tensor.shape for name, tensor in model.state_dict().items())
+        architecture = config.model_config["architecture"]
+        require(fit, "crop_samples", f"null: {architecture} is made for one length of chunk", config.crop_samples)
 
 
 def score(
@@ -193,6 +205,7 @@ class Training:
         # Weights are kept with all that building their model takes; config.conf stays as it was given.
         self.given = config
         self.config = replace(config, model_config=getattr(self.model, "model_config", config.model_config))
+        require_crops(self.model, self.config)
         self.stepper = Stepper(self.model, config, self.steps_per_epoch, self.share.size)
         self.scorer = compiled(self.model) if config.compile else self.model
         self.swa = AveragedModel(self.model)
@@ -321,7 +334,8 @@ class Training:
 
     def train_loader(self, epoch: int, skip: int = 0) -> Iterable:
         """This process's micro-batches of the epoch's random order and crops, less the first `skip` utterances."""
-        return train_loader(self.data.partitions["train"], self.model.nb_samp, self.config, epoch, skip, self.share)
+        length = self.config.crop_samples or self.model.nb_samp
+        return train_loader(self.data.partitions["train"], length, self.config, epoch, skip, self.share)
 
     def score_dev(self, model: nn.Module) -> tuple[np.ndarray, dict]:
         """Dev scores (N,) in protocol order and their metrics."""
@@ -445,6 +459,7 @@ class Training:
         if not name.startswith("epoch_"):
             self.data.write_scores("dev", scores, self.folder / "scores" / f"dev_{name}.txt")
         is_bonafide = self.data.is_bonafide("dev")
+        alike = shares(self.data.partitions["dev"].trials, self.config.balance)
         kinds = {"bonafide": scores[is_bonafide], "spoof": scores[~is_bonafide]}
         fields = {
             "config": to_dict(self.config),
@@ -453,7 +468,7 @@ class Training:
             "dev_eer": dev["eer_percent"] / 100,
             "dev_min_tdcf": dev["min_tdcf"],
             "threshold": dev["eer_threshold"],
-            "calibration": fit_calibration(scores, is_bonafide)._asdict(),
+            "calibration": fit_calibration(scores, is_bonafide, shares=alike)._asdict(),
             "dev_scores": {kind: torch.from_numpy(np.sort(values)).float() for kind, values in kinds.items()},
         }
         save_checkpoint(self.folder / "weights" / f"{name}.pth", fields | more)

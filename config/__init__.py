@@ -110,6 +110,7 @@ class Config:
     class_weights: tuple[float, float] = (0.1, 0.9)  # spoof, bona fide
     label_smoothing: float = 0.0  # share of each label that is spread over both classes (arXiv 1512.00567)
     ema_decay: float = 0.0  # above 0: a mean of the weights over steps, kept as ema.pth (arXiv 1703.01780, section 2)
+    crop_samples: int | None = None  # of a training utterance; null: model_config.nb_samp, of which scores are made
     freq_aug: bool = False  # frequency masking of the filter bank in training
     augmentation: tuple[dict, ...] = ()  # of training waveforms, in this order; augmentation.py has the names
     vocode: tuple[str, ...] = ()  # by each of these vocoders.py makes a spoof of every bona fide training utterance
@@ -145,6 +146,7 @@ class Config:
         require(not repeated, "vocode or balance", "each name once", ", ".join(sorted(set(repeated))))
         changed = bool(self.augmentation or self.vocode)
         require(not (changed and self.cache == "gpu"), "cache", "ram with augmentation, which the CPU does", "gpu")
+        require(self.crop_samples is None or self.crop_samples >= 1, "crop_samples", "1 or more", self.crop_samples)
         require(0 <= self.ema_decay < 1, "ema_decay", "[0, 1)", self.ema_decay)
         require(0 <= self.seed < 2**32, "seed", "0 … 2**32 - 1", self.seed)
         require(self.num_workers >= 0, "num_workers", "0 or more", self.num_workers)

@@ -130,8 +130,8 @@ def of_2019(track: str) -> dict[str, list[Trial]]:
     numbers = {"train": ("T", 7, 1), "dev": ("D", 8, 2), "eval": ("E", 9, 3)}
     return {
         name: [
-            real(f"{track}_{letter}_100013{digit}", f"{track}_0079"),
-            fake(f"{track}_{letter}_100014{digit}", f"{track}_0078", f"A0{attack}"),
+            real(f"{track}_{letter}_100013{digit}", f"{track}_0079")._replace(source=track),
+            fake(f"{track}_{letter}_100014{digit}", f"{track}_0078", f"A0{attack}")._replace(source=track),
         ]
         for name, (letter, digit, attack) in numbers.items()
     }
@@ -381,10 +381,10 @@ def test_gather_names_utterances_after_their_data_set(tmp_path):
     names = [str(one), f"2019:{two}", f"csv:{make_csv(tmp_path / 'c')}", f"itw:{make_itw(tmp_path / 'd')}"]
     train = gather(names, "LA", "train")
     assert [(trial.utt_id, trial.source) for trial in train.trials] == [
-        ("LA/LA_T_1000137", "LA"),
-        ("LA/LA_T_1000147", "LA"),
-        ("LA-2/LA_T_1000137", "LA-2"),
-        ("LA-2/LA_T_1000147", "LA-2"),
+        ("LA/LA_T_1000137", "LA/LA"),  # its folder's, and the speaker's: LA_0079
+        ("LA/LA_T_1000147", "LA/LA"),
+        ("LA-2/LA_T_1000137", "LA-2/LA"),
+        ("LA-2/LA_T_1000147", "LA-2/LA"),
         ("list/a/1.wav", "list"),
         ("list/a/2.wav", "list"),
     ]
@@ -460,7 +460,7 @@ def test_train_on_two_sets_in_equal_shares(own_list, tiny_corpus, tmp_path):
     done = Command(tmp_path, "main.py", *arguments).wait()
     assert done.returncode == 0, done.stderr
     trials = gather([f"csv:{own_list}", str(tiny_corpus)], "LA", "train").trials
-    assert {trial.source for trial in trials} == {"mine", tiny_corpus.name} and len(trials) == 48
+    assert {trial.source for trial in trials} == {"mine", f"{tiny_corpus.name}/LA"} and len(trials) == 48
     assert len(scored(the_run(tmp_path), "eval_best")) == 32
 
 

@@ -14,7 +14,7 @@ from audio import CHUNK_SAMPLES
 from cli import UserError
 from config import Config
 from corpora import Corpus, Partition, Trial, read_protocol
-from data_utils import Order, Share, preflight, score_loader, train_loader, with_pack
+from data_utils import Order, Share, preflight, score_loader, shares, train_loader, with_pack
 from score_files import BONAFIDE, SPOOF
 
 CONFIG = Config(model_config={}, batch_size=5, num_workers=0, seed=3)
@@ -309,6 +309,19 @@ def test_no_trial_comes_again_before_its_group_is_through():
         assert max(each) - min(each) <= 1
 
 
+def test_shares_are_those_of_the_order():
+    weights = shares(UNEVEN, ("key", "attack")) / len(UNEVEN)
+    of = {
+        name: [w for w, t in zip(weights, UNEVEN, strict=True) if t.attack == name]
+        for name in ("-", "A01", "A02", "A03")
+    }
+    assert {name: sum(own) for name, own in of.items()} == pytest.approx(
+        {"-": 1 / 2, "A01": 1 / 6, "A02": 1 / 6, "A03": 1 / 6}
+    )
+    assert all(max(own) == min(own) for own in of.values())
+    assert (shares(UNEVEN, ()) == 1).all()
+
+
 def test_balanced_orders_follow_from_seed_and_epoch():
     one, same, other = (Order(UNEVEN, replace(CONFIG, balance=("key",), seed=seed)) for seed in (3, 3, 4))
     assert one.epoch(2).tolist() == same.epoch(2).tolist()
@@ -355,7 +368,7 @@ def test_vocoded_trials_are_spoof_of_the_same_words(tiny_corpus):
     assert {(trial.attack, trial.key) for trial in added} == {("lpc", "spoof"), ("griffin_lim", "spoof")}
     dataset = data_utils.SpeechDataset(more, 16000, (3, 0))
     index = more.trials.index(added[-1])
-    original, _ = more.origin(index)
+    original = next(i for i, trial in enumerate(train.trials) if f"{trial.utt_id}~griffin_lim" == added[-1].utt_id)
     (copy, source), labels, _ = dataset.__getitems__([index, original])
     assert labels.tolist() == [SPOOF, BONAFIDE]
     assert not torch.equal(copy, source)

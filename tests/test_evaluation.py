@@ -297,6 +297,17 @@ def test_calibration_agrees_with_scikit_learn_and_undoes_an_affine_map():
     assert ours.b == pytest.approx(peer.intercept_[0] - np.log(prior / (1 - prior)), abs=2e-2)
 
 
+def test_a_calibration_weighs_trials_as_their_repetition_does():
+    rng = np.random.default_rng(0)
+    is_bonafide = np.arange(6000) % 2 == 0
+    score = rng.normal(np.where(is_bonafide, 2.0, 0.0))
+    times = np.where(score > 1, 5, 1)
+    weighed = ev.fit_calibration(score, is_bonafide, shares=times / times.sum())
+    repeated = ev.fit_calibration(np.repeat(score, times), np.repeat(is_bonafide, times))
+    assert np.allclose(weighed, repeated, atol=0.01)  # Platt's targets hardly tell 3,000 trials from 9,000
+    assert not np.allclose(weighed, ev.fit_calibration(score, is_bonafide), atol=0.1)
+
+
 def test_calibration_of_separable_scores_is_finite_and_of_constant_ones_an_error():
     is_bonafide = np.arange(40) < 20
     calibration = ev.fit_calibration(np.where(is_bonafide, 1.0, -1.0), is_bonafide)

@@ -119,6 +119,32 @@ def test_scores_and_metrics_agree_with_the_checkpoint(finished, tiny_corpus):
     assert set(written["per_attack"]) == {line.split()[1] for line in scored(finished, "eval_swa")} - {"-"}
 
 
+def test_crops_shorter_than_chunks_and_a_balanced_calibration(tmp_path, tiny_corpus):
+    changes = {"crop_samples": 4000, "balance": ["key", "attack"]}
+    run = train(tmp_path / "short", tiny_corpus, **changes)
+    whole = train(tmp_path / "whole", tiny_corpus, **changes | {"crop_samples": None})
+    short, long = (load_checkpoint(folder / "weights" / "swa.pth") for folder in (run, whole))
+    assert short["config"]["model_config"]["nb_samp"] == 8000 and not same(short["model"], long["model"])
+    scores = evaluation.read_scores(run / "scores" / "dev_swa.txt")
+    count = {name: np.sum(scores.attack == name) for name in np.unique(scores.attack)}
+    alike = np.array([1 / count[name] for name in scores.attack])  # all attacks within spoof; bona fide is one class
+    expected = evaluation.fit_calibration(scores.score, scores.is_bonafide, shares=alike)
+    assert short["calibration"] == pytest.approx(expected._asdict())
+
+
+def test_crops_that_do_not_fit_the_model(tmp_path, tiny_corpus):
+    rawgat = {"architecture": "RawNetGatSpoofST", "nb_samp": 16_000, "first_conv": 64}
+    rawgat["filts"] = [24, [1, 4], [4, 4], [4, 8], [8, 8]]
+    for model_config, crop, words in (
+        (TINY_MODEL, 1000, ("crop_samples 1000", "model_config.nb_samp", "or more")),
+        (rawgat, 5000, ("crop_samples", "null: RawNetGatSpoofST is made for one length", "5000")),
+    ):
+        arguments = mini(tmp_path, tiny_corpus, model_config=model_config, crop_samples=crop)
+        arguments += ["--output_dir", tmp_path / "runs"]
+        assert_user_error(Command(tmp_path, "main.py", *arguments).wait(), *words)
+        assert not any((tmp_path / "runs").glob("*"))
+
+
 def test_swa_is_the_mean_of_its_epochs_with_fresh_batch_norm(tmp_path, tiny_corpus):
     run = train(tmp_path, tiny_corpus, swa={"max_dev_eer": 100.0}, optim_config={"base_lr": 1e-4})
     swa = load_checkpoint(run / "weights" / "swa.pth")
