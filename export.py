@@ -22,7 +22,7 @@ from cli import Parser, UserError, replacing, run
 from engines import export_onnx, exported_path, load, read_exported, write_exported
 from metrics import compute_eer, fit_calibration
 from score_files import BONAFIDE
-from weights import Card, locate
+from weights import KNOWN, Card, locate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -135,7 +135,7 @@ def export_int8(model: "nn.Module", card: Card, score_set: Path, path: Path) -> 
 def main() -> None:
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("checkpoint", metavar="CKPT", help="a checkpoint (.pth), or an official name: AASIST, AASIST-L")
+    add("checkpoint", metavar="CKPT", help=f"a checkpoint (.pth), or one of {', '.join(KNOWN)}")
     add("--onnx", metavar="OUT", help="file to write; default: the cache, where --engine auto finds it")
     add("--int8", action="store_true", help="quantise; needs --score_set")
     add("--score_set", metavar="LIST", help="text file of lines `path label` (bonafide, spoof): the dev set")

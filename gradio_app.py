@@ -40,7 +40,7 @@ from engines import NVIDIA, Engine, read_exported
 from inference import PICTURED_SECONDS, Detector
 from journal import write_csv
 from verdict import AGGREGATES, NAMES, Judge, Result, summary
-from weights import OFFICIAL, Card, file_sha256, folder, locate
+from weights import KNOWN, OFFICIAL, SHIPPED, Card, file_of, file_sha256, folder, locate
 
 ROOT = Path(__file__).parent
 LOADED = 2  # models kept in memory: the one in use and the one it is compared with
@@ -102,16 +102,16 @@ class Watched:
 
 
 def catalogue(folders: Sequence[Path]) -> dict[str, str]:
-    """Label → checkpoint: the official ones by name, and what lies in the folders; links that lead out are left."""
+    """Label → checkpoint: the known ones by name, and what lies in the folders; links that lead out are left."""
     places = [(ROOT / "exp_result", f"**/weights/{name}.pth") for name in ("best", "swa")]
     places += [(folder(), "*.pth"), (folder(), "*.onnx")]
     places += [(each, pattern) for each in folders for pattern in ("**/*.pth", "**/*.onnx")]
-    found = {name: name for name in OFFICIAL}
+    found = {name: name for name in KNOWN}
     for root, pattern in places:
         for path in sorted(root.glob(pattern)):
             real = path.resolve()
-            official = path.parent == folder() and path.stem in OFFICIAL
-            if real.is_file() and real.is_relative_to(root.resolve()) and not official:
+            known = path.stem in KNOWN and path == file_of(path.stem)
+            if real.is_file() and real.is_relative_to(root.resolve()) and not known:
                 found.setdefault(f"{root.name}/{path.relative_to(root).as_posix()}", str(real))
     return found
 
@@ -144,7 +144,7 @@ class Desk:
     def about(self, label: str) -> str:
         """What is known of a model, in words."""
         model = self.models.get(label, "")
-        path = Path(model) if model not in OFFICIAL else folder() / f"{model}.pth"
+        path = file_of(model) if model in KNOWN else Path(model)
         if not path.is_file():
             return "the authors'; downloaded when it is first used"
         try:
@@ -765,7 +765,7 @@ class Page:
     def compare(self) -> None:
         gr = self.gr
         labels = [(short(label), label) for label in self.desk.models]
-        options = {"multiselect": True, "max_choices": MAX_COMPARED, "value": [*OFFICIAL], "elem_id": "compared"}
+        options = {"multiselect": True, "max_choices": MAX_COMPARED, "value": [*KNOWN], "elem_id": "compared"}
         self.compared = gr.Dropdown(labels, label="Models to compare on the recording above", **options)
         go, stop = self.go_stop("Compare", "compare")
         table = self.html("", elem_id="comparison")
@@ -914,15 +914,16 @@ element.addEventListener("click", event => {
 });
 """
 HEADER = """<header><h1>Is this speech genuine?</h1>
-<p>AASIST listens for the traces that speech synthesis and voice conversion leave. It gives evidence, not proof: read
+<p>A model listens for the traces that speech synthesis and voice conversion leave. It gives evidence, not proof: read
 the caution below each verdict.</p></header>"""
 ABOUT = """<article>
 <h2>The verdict</h2>
 <p><b>✓ Bona fide</b> if the score is above the threshold, <b>⚠ spoof</b> if not, <b>? cannot say</b> where a score
 would mean nothing: silence, less than half a second of sound, a model without threshold.</p>
 <p>It is evidence about this kind of signal, by a model that knows the attacks and recordings it was trained on.
-Trained on ASVspoof2019, the published AASIST errs on 0.83 % of that corpus, and on 30–40 % of recent generators and of
-recordings from elsewhere. “Bona fide” says nothing about what was said, or whether real speech was cut and
+LCNN-mixed, chosen at first, errs on one clip in fifteen of its development set, but on every third of telephone speech;
+the published AASIST errs on 0.83 % of ASVspoof2019, on which it was trained, and on 40 % of that development set. Noise
+and strong compression make either worse. “Bona fide” says nothing about what was said, or whether real speech was cut and
 rearranged.</p>
 <h2>The score and the threshold</h2>
 <p>The score is the model’s bona fide logit: higher = more bona fide. It has no unit and is no probability; two models’
@@ -1042,7 +1043,7 @@ def parse_arguments():
     add("--share", action="store_true", help="through a public address of gradio's makers, who then see everything")
     add("--auth", metavar="USER:PASS", help="ask visitors for it")
     add("--models", nargs="+", type=Path, default=[], metavar="DIR", help="more folders of checkpoints")
-    add("--model", default="AASIST", metavar="LABEL", help="the model chosen at first (default: %(default)s)")
+    add("--model", default=SHIPPED, metavar="LABEL", help="the model chosen at first (default: %(default)s)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="the device chosen at first")
     add("--max_minutes", type=float, default=60, help="longest recording (default: %(default)s)")
     add("--max_mb", type=float, default=200, help="largest upload (default: %(default)s)")
@@ -1060,7 +1061,7 @@ def parse_arguments():
 
 def warm(page: Page, model: str) -> None:
     """Load what the first visitor would wait for: packages, the model, the decoding process."""
-    if model in OFFICIAL and not (folder() / f"{model}.pth").is_file():
+    if model in OFFICIAL and not file_of(model).is_file():
         return
     try:
         with page.desk.job([Path(examples()["bonafide"])]) as files:

@@ -1,6 +1,7 @@
 """Score audio: is this speech bona fide or spoofed?
 
-    python inference.py --audio sample.m4a                                  # the authors' AASIST, downloaded once
+    python inference.py --audio sample.m4a                                  # by LCNN-mixed, which comes along
+    python inference.py --audio sample.m4a --model AASIST                   # by the authors' own, downloaded once
     python inference.py --model weights/swa.pth --audio_dir samples/ --batch --save_json
     python inference.py --audio sample.mp3 --visualize --explain            # inference_results/sample.png
     python inference.py --list files.txt --scores scores.txt --aggregate first    # for evaluation.py, as published
@@ -32,7 +33,7 @@ from journal import Journal, part_path, write_csv, write_scores
 from processes import Processes
 from score_files import BONAFIDE
 from verdict import AGGREGATES, NAMES, Chunk, Judge, Result, Settings, line, operating_point, report, summary
-from weights import OFFICIAL, Card, locate
+from weights import KNOWN, SHIPPED, Card, locate
 
 if TYPE_CHECKING:  # torch takes longer to import than an exported model to give its first score
     from torch import Tensor
@@ -344,7 +345,12 @@ def stream(detector: Detector, judge: Judge) -> int:
 def parse_arguments():
     parser = Parser(description=__doc__)
     add = parser.add_argument_group("what to score").add_argument
-    add("--model", default="AASIST", metavar="PATH|NAME", help=f"checkpoint, exported model, or {', '.join(OFFICIAL)}")
+    add(
+        "--model",
+        default=SHIPPED,
+        metavar="PATH|NAME",
+        help=f"checkpoint, exported model, or one of {', '.join(KNOWN)} (default: %(default)s)",
+    )
     add("--audio", nargs="+", default=[], metavar="FILE", help="any format that FFmpeg decodes, video too")
     add("--audio_dir", nargs="+", default=[], metavar="DIR", help="every file with an ending of audio or video")
     add("--recursive", action="store_true", help="with --audio_dir: folders below, too")

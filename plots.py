@@ -690,6 +690,28 @@ def _mel(hertz: float | np.ndarray) -> float | np.ndarray:
     return 2595 * np.log10(1 + hertz / 700)  # as librosa's htk=True and the models' filter banks
 
 
+def robustness(curves: Mapping[str, Mapping[str, float]]) -> "Figure":
+    """The EER (%) of each system under each condition: `{system: {condition: EER}}`, a row for a condition.
+
+    A line at 50 % is where guessing gets.
+    """
+    conditions = list(next(iter(curves.values())))
+    figure, axes = _figure(0.7 + 0.19 * len(conditions), "EER (%)", "")
+    rows = np.arange(len(conditions))
+    handles = []
+    for index, curve in enumerate(curves.values()):
+        look = DOT | {"color": COLOURS[index], "marker": MARKERS[index]}
+        axes.plot([curve[name] for name in conditions], rows, **look, clip_on=False)
+        handles.append(_line(**look))
+    ends = np.array([[curve[name] for curve in curves.values()] for name in conditions])
+    axes.hlines(rows, ends.min(axis=1), ends.max(axis=1), color="0.7", linewidth=0.8, zorder=0)
+    axes.axvline(50, color="0.4", linewidth=0.8, linestyle=(0, (4, 2)))
+    axes.set_xlim(0, max(55, float(ends.max()) + 3))
+    _name_rows(axes, conditions)
+    _legend(figure, [*handles, _line(color="0.4", linestyle=(0, (4, 2)))], [*curves, "guessing"], columns=3)
+    return figure
+
+
 def save(figure: "Figure", stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write `<stem>.<format>` for each format, whole or not at all; the same figure gives the same bytes.
 

@@ -143,7 +143,8 @@ class Judge:
     def caution(self) -> str:
         if self.card.trained_on is None:
             return "it is not known what these weights were trained on"
-        return f"trained on {self.card.trained_on}; it errs far more often on other speech, attacks and channels"
+        known = f"{self.card.name} was trained on {self.card.trained_on}"
+        return f"{known}; it errs far more often on other speech, attacks and channels"
 
     def header(self) -> dict[str, Any]:
         """What all results of a scoring share, as plain values."""

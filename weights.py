@@ -21,18 +21,22 @@ MAX_BYTES = 16 << 20
 SILENT_SECONDS, DOWNLOAD_SECONDS = 20, 600  # how long a server may say nothing, and may take for the whole file
 
 
-class Official(NamedTuple):
-    """A checkpoint that the authors released. It has no threshold; the one here is the EER point of their scores."""
+class Known(NamedTuple):
+    """A checkpoint that goes by a name."""
 
     sha256: str
-    threshold: float | None
+    trained_on: str
+    threshold: float | None = None  # the EER point of the published scores, for a file that has no threshold of its own
 
 
-OFFICIAL = {
-    "AASIST": Official("51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0", 1.4934322834014893),
-    "AASIST-L": Official("814331d088032bb4c3fa61cc014789eadeed464209dd094ab3a2dd6ffbdce27a", None),
+_LA = "ASVspoof2019 LA (English, clean, attacks A01–A06)"
+OFFICIAL = {  # the authors'
+    "AASIST": Known("51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0", _LA, 1.4934322834014893),
+    "AASIST-L": Known("814331d088032bb4c3fa61cc014789eadeed464209dd094ab3a2dd6ffbdce27a", _LA),
 }
-OFFICIAL_TRAINING = "ASVspoof2019 LA (English, clean, attacks A01–A06)"
+SHIPPED = "LCNN-mixed"  # ours, in the repository: docs/model_card.md
+_MIXED = "73 minutes, mostly English, of seven sources; vocoders, a neural codec, classical synthesizers and A01–A06"
+KNOWN = {SHIPPED: Known("78baa121c892ac13162265b747b971e0ad38b749dff6ac5c1d347b446fc21119", _MIXED)} | OFFICIAL
 
 
 @dataclass(frozen=True)
@@ -55,22 +59,23 @@ class Card:
     @classmethod
     def of(cls, checkpoint: dict[str, Any], path: str | Path) -> "Card":
         """The card of a checkpoint as `utils.load_model` gives it: with `sha256`, and a config even if it was bare."""
-        identity = {"sha256": checkpoint["sha256"], "model_config": checkpoint["config"]["model_config"]}
-        for name, official in OFFICIAL.items():
-            if official.sha256 == checkpoint["sha256"]:
-                source = "EER point of the published LA eval scores"
-                known = {"threshold": official.threshold, "threshold_source": source} if official.threshold else {}
-                return cls(name, trained_on=OFFICIAL_TRAINING, **identity, **known)
-        known = {key: checkpoint.get(key) for key in ("threshold", "calibration", "dev_scores")}
-        if known["threshold"] is not None:
-            known["threshold_source"] = "EER point on the dev set"
-        if known["calibration"] is not None:
-            known["calibration"] = Calibration(**known["calibration"])
-        if known["dev_scores"] is not None:
-            known["dev_scores"] = {key: scores.tolist() for key, scores in known["dev_scores"].items()}
         config = checkpoint["config"]
+        name, known = next(
+            ((name, known) for name, known in KNOWN.items() if known.sha256 == checkpoint["sha256"]),
+            (Path(path).stem, None),
+        )
         corpus = f"{_names(config['database_path'])} (track {config['track']})" if "track" in config else None
-        return cls(Path(path).stem, trained_on=corpus, **identity, **known)
+        fields = {key: checkpoint.get(key) for key in ("threshold", "calibration", "dev_scores")}
+        if fields["threshold"] is not None:
+            fields["threshold_source"] = "EER point on the dev set"
+        elif known and known.threshold is not None:
+            fields |= {"threshold": known.threshold, "threshold_source": "EER point of the published LA eval scores"}
+        if fields["calibration"] is not None:
+            fields["calibration"] = Calibration(**fields["calibration"])
+        if fields["dev_scores"] is not None:
+            fields["dev_scores"] = {key: scores.tolist() for key, scores in fields["dev_scores"].items()}
+        identity = {"sha256": checkpoint["sha256"], "model_config": config["model_config"]}
+        return cls(name, trained_on=known.trained_on if known else corpus, **identity, **fields)
 
     def to_json(self) -> str:
         """One JSON object, as an exported model's metadata carries it."""
@@ -110,16 +115,24 @@ def _names(database_path: str | list[str]) -> str:
 
 
 def locate(model: str) -> Path:
-    """The file that `model` names: a path, or an official name, downloaded when it is not there yet.
+    """The file that `model` names: a path, the checkpoint in the repository, or an official one, downloaded when it is
+    not there yet.
 
     Raises UserError.
     """
     if Path(model).is_file():
         return Path(model)
-    if model in OFFICIAL:
-        return _official(model)
+    if model in KNOWN:
+        if model in OFFICIAL and not file_of(model).exists():
+            _fetch(model)
+        return _verified(model)
     found = "a folder" if Path(model).is_dir() else "nothing there"
-    raise UserError(f"cannot read checkpoint {model}", f"a file, or one of {', '.join(OFFICIAL)}", found)
+    raise UserError(f"cannot read checkpoint {model}", f"a file, or one of {', '.join(KNOWN)}", found)
+
+
+def file_of(name: str) -> Path:
+    """Where the file of a known checkpoint is, or will be."""
+    return (folder() if name in OFFICIAL else WEIGHTS) / f"{name}.pth"
 
 
 def folder() -> Path:
@@ -136,18 +149,22 @@ def file_sha256(path: str | Path) -> str:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror}") from error
 
 
-def _official(name: str) -> Path:
-    path, expected = folder() / f"{name}.pth", OFFICIAL[name].sha256
-    if not path.exists():
-        url = f"{(os.environ.get('AASIST_WEIGHTS_URL') or SOURCE).rstrip('/')}/{name}.pth"
-        data = _download(url, path)
-        if (found := hashlib.sha256(data).hexdigest()) != expected:
-            raise UserError(f"{url} is not the official {name}", f"SHA-256 {expected}", found)
-        with replacing(path) as temporary:
-            temporary.write_bytes(data)
-    elif (found := file_sha256(path)) != expected:
-        raise UserError(f"{path} is not the official {name}; delete it", f"SHA-256 {expected}", found)
+def _verified(name: str) -> Path:
+    """Raises UserError when the file is not the one that goes by this name."""
+    path, expected = file_of(name), KNOWN[name].sha256
+    if (found := file_sha256(path)) != expected:
+        origin, again = ("official", "delete it") if name in OFFICIAL else ("shipped", "git checkout restores it")
+        raise UserError(f"{path} is not the {origin} {name}; {again}", f"SHA-256 {expected}", found)
     return path
+
+
+def _fetch(name: str) -> None:
+    url, path = f"{(os.environ.get('AASIST_WEIGHTS_URL') or SOURCE).rstrip('/')}/{name}.pth", file_of(name)
+    data, expected = _download(url, path), KNOWN[name].sha256
+    if (found := hashlib.sha256(data).hexdigest()) != expected:
+        raise UserError(f"{url} is not the official {name}", f"SHA-256 {expected}", found)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _download(url: str, path: Path) -> bytes:

@@ -28,6 +28,7 @@ from cli import UserError
 from corpora import Corpus
 from gradio_app import Checked, catalogue, options_from
 from inference import Detector
+from weights import SHIPPED
 
 gradio_client = pytest.importorskip("gradio_client", reason="needs requirements-app.txt")
 RATE = audio.SAMPLE_RATE
@@ -57,7 +58,7 @@ def server(shared, folders, tmp_path_factory):
     for name in ("AASIST.pth", "AASIST-L.pth"):
         (weights / name).write_bytes((shared / "fixtures" / "weights" / name).read_bytes())
     yield from serve(tmp_path_factory.mktemp("temporary"), weights, "--models", folders / "extra", "--max_mb", 40,
-                     "--max_minutes", 12)  # fmt: skip
+                     "--max_minutes", 12, "--model", "AASIST")  # fmt: skip
 
 
 def serve(temporary: Path, weights: Path, *arguments: object):
@@ -332,7 +333,8 @@ def test_compare(page, speech):
     rows = page.locator("#comparison tbody tr")
     rows.first.wait_for(timeout=60_000)
     cells = {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows.all()}
-    assert [*cells] == ["AASIST", "AASIST-L", TINY]
+    assert [*cells] == [SHIPPED, "AASIST", "AASIST-L", TINY]
+    assert cells[SHIPPED][3].endswith("%")
     assert "spoof" in cells["AASIST"][0] and cells["AASIST"][2] == "1.49"
     assert "cannot say" in cells["AASIST-L"][0] and cells[TINY][3].endswith("%")
 
@@ -471,6 +473,7 @@ def test_only_uploads_are_read(server, speech):
 def test_only_listed_models_are_loaded(server, folders, speech):
     client, file = connect(server), gradio_client.handle_file(speech["spoof"])
     labels = client.predict(api_name="/models")
+    assert list(labels)[:3] == [SHIPPED, "AASIST", "AASIST-L"] and "dev EER" in labels[SHIPPED]
     assert "dev EER 25.00 %" in labels[TINY] and "made_up" in labels[TINY]
     assert "extra/link.pth" not in labels and "cannot be read" in labels["extra/broken.pth"]
     for model in ("../../etc/passwd", str(folders / "outside.pth"), "extra/../outside.pth", "extra/link.pth", "/", ""):
@@ -559,7 +562,7 @@ def test_wrong_arguments(arguments: list[str]):
 
 
 def test_catalogue(folders):
-    assert {"AASIST", "AASIST-L", TINY, "extra/broken.pth"} <= catalogue([folders / "extra"]).keys()
+    assert {SHIPPED, "AASIST", "AASIST-L", TINY, "extra/broken.pth"} <= catalogue([folders / "extra"]).keys()
     assert not any("link" in label for label in catalogue([folders / "extra"]))
 
 

@@ -22,6 +22,7 @@ from evaluation import read_scores
 from inference import Detector
 from metrics import compute_eer
 from verdict import summary
+from weights import SHIPPED
 
 RATE = audio.SAMPLE_RATE
 
@@ -125,6 +126,33 @@ def test_polarity_on_labelled_speech_in_every_output(shared, tmp_path):
     scores = dict(line.split() for line in outputs["s.txt"].read_text().splitlines())
     high, low = (float(scores[trial.utt_id]) for trial in trials)
     assert high > 1.4934322834014893 > low
+
+
+@pytest.mark.slow
+def test_what_the_model_card_says_of_mixed_dev(shared):
+    """Pooled and for the attacks that training had not, by the command's own way of scoring whole files."""
+    detector = Detector.from_checkpoint(SHIPPED, "cpu", "torch")
+    partition = Corpus(shared / "data" / "mixed", "LA").partition("dev")
+    judge, paths = detector.judge(), [partition.path(trial) for trial in partition.trials]
+    scores = np.array([result.score for result in detector.score_files(paths, judge, workers=2)])
+    bonafide, attack = partition.is_bonafide(), np.array([trial.attack for trial in partition.trials])
+    card = (ROOT / "docs" / "model_card.md").read_text()
+    said = dict(re.findall(r"^\| \**([\w ]+?)\**(?:, not in training)? \| [\d /]+ \| ([\d.]+)", card, re.MULTILINE))
+    groups = {"mixed dev": ~bonafide} | {name: attack == name for name in set(attack) - {"-"}}
+    for name, chosen in groups.items():
+        eer = 100 * compute_eer(scores[bonafide], scores[chosen]).eer
+        assert eer == pytest.approx(float(said[name]), abs=0.6), name  # a clip or two, on another processor
+
+
+def test_without_a_model_it_is_the_shipped_one(shared, tmp_path):
+    partition = genuine(shared)
+    done = run_command(
+        "inference.py", "--audio", partition.path(partition.trials[0]), "--save_json", tmp_path / "r.json"
+    )
+    assert done.returncode == 0 and SHIPPED in done.stdout, done.stderr
+    document = json.loads((tmp_path / "r.json").read_text())
+    assert document["model"]["name"] == SHIPPED and "errs far more often" in document["caution"]
+    assert document["results"][0]["probability_spoof"] is not None
 
 
 def test_every_genuine_2021_file_is_scored(shared, tiny):

@@ -71,6 +71,7 @@ def spreads(count, scale=1.0, checkpoints=("best", "swa")):
 
 EIGHT = dict(zip(SYSTEMS, map(gauss, (-1, 0, 0.5, 1, 2, 3, 4, 9)), strict=True))
 SPREAD = np.append(RNG.normal(0, 1, 200), [1e6, -1e30])
+CONDITIONS = {"as it is": 6.5, **{f"white noise, {snr} dB": 40.0 - snr for snr in (30, 20, 10, 5, 0)}, "1 s": 15.4}
 FIGURES = {
     "det": lambda: plots.det({"AASIST": gauss(4)}, {"AASIST": 0.0083}),
     "det eight": lambda: plots.det(EIGHT, dict.fromkeys(EIGHT, 0.2)),
@@ -122,6 +123,11 @@ FIGURES = {
     "seeds twenty": lambda: plots.seeds(
         {"EER (%)": spreads(20, 30.0, ("best", "swa", "ema")), "min t-DCF": spreads(20)}
     ),
+    "robustness": lambda: plots.robustness(
+        {"a": CONDITIONS, "b": {name: 50 - eer for name, eer in CONDITIONS.items()}}
+    ),
+    "robustness one": lambda: plots.robustness({"a": {"as it is": 0.0}}),
+    "robustness guessing": lambda: plots.robustness({"a": {"as it is": 50.0, "a condition with a long name": 100.0}}),
     "seeds constant": lambda: plots.seeds({"EER (%)": [plots.Spread("best", "dev", [0.0] * 3, 0.0, (0.0, 0.0))]}),
 }
 

@@ -1,14 +1,20 @@
+import hashlib
 import threading
 import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+from conftest import ROOT
 
 import weights
 from cli import UserError
-from metrics import Calibration
-from weights import OFFICIAL, Card, locate
+from config import load_config, to_dict
+from metrics import Calibration, compute_eer
+from utils import load_model
+from verdict import operating_point
+from weights import KNOWN, OFFICIAL, SHIPPED, Card, locate
 
 
 class Server(ThreadingHTTPServer):
@@ -112,6 +118,38 @@ def test_an_address_that_is_none(tmp_path, monkeypatch):
     assert_refused(tmp_path, "cannot download nowhere/AASIST.pth")
 
 
+def test_the_shipped_checkpoint_is_in_the_repository_and_whole():
+    path = locate(SHIPPED)
+    assert path == ROOT / "models" / "weights" / f"{SHIPPED}.pth"
+    assert path.stat().st_size <= 2_000_000
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == KNOWN[SHIPPED].sha256
+    checkpoint = load_model(path)[1]
+    card = Card.of(checkpoint, path)
+    assert (card.name, card.trained_on) == (SHIPPED, KNOWN[SHIPPED].trained_on)
+    bonafide, spoof = (np.array(card.dev_scores[key]) for key in ("bonafide", "spoof"))
+    assert card.threshold == pytest.approx(compute_eer(bonafide, spoof).threshold, abs=1e-5)
+    assert card.calibration.a > 0 and checkpoint["dev_eer"] == pytest.approx(compute_eer(bonafide, spoof).eer)
+    points = [card.threshold, *(operating_point(card, None, far)[0] for far in (0.05, 0.01))]
+    assert points == sorted(points)
+
+
+def test_the_shipped_checkpoint_is_what_its_recipe_makes():
+    """The same model, data and augmentation as in config/shipped.conf, but for the seed and where the data lies."""
+    made, recipe = load_model(locate(SHIPPED))[1]["config"], to_dict(load_config(ROOT / "config" / "shipped.conf"))
+    differ = {name for name, value in recipe.items() if made[name] != value}
+    assert differ <= {"seed", "num_workers", "cache_path", "database_path", "eval_sets"}
+
+
+def test_a_changed_shipped_checkpoint_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
+    (tmp_path / f"{SHIPPED}.pth").write_bytes(b"other")
+    with pytest.raises(UserError, match=f"not the shipped.*git checkout.*{KNOWN[SHIPPED].sha256}"):
+        locate(SHIPPED)
+    (tmp_path / f"{SHIPPED}.pth").unlink()
+    with pytest.raises(UserError, match="cannot read checkpoint .*No such file"):
+        locate(SHIPPED)
+
+
 def test_a_file_goes_before_a_name_and_a_folder_does_not(server, shared, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     server.body = (shared / "fixtures" / "weights" / "AASIST.pth").read_bytes()
@@ -124,7 +162,7 @@ def test_a_file_goes_before_a_name_and_a_folder_does_not(server, shared, tmp_pat
 
 @pytest.mark.parametrize("model", ["none.pth", "aasist", "", "AASIST/../x", "a\0b", "."])
 def test_neither_a_file_nor_a_name(model):
-    with pytest.raises(UserError, match="cannot read checkpoint .*one of AASIST, AASIST-L"):
+    with pytest.raises(UserError, match=f"cannot read checkpoint .*one of {SHIPPED}, AASIST, AASIST-L"):
         locate(model)
 
 

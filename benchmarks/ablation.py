@@ -1,0 +1,159 @@
+"""What each part of a recipe is good for: the recipe without each augmentation, and without each source, over seeds.
+
+    python benchmarks/ablation.py --config config/shipped.conf --epochs 2 --seeds 1 2 3 --jobs 2
+
+Shorter than the recipe, with its schedule over so many epochs; scores are those of the last weights on the dev set
+`--set`. Finished runs stay in --output_dir; the same command goes on.
+"""
+
+import argparse
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from config import Config, load_config  # noqa: E402
+from corpora import Partition, gather  # noqa: E402
+from metrics import compute_eer  # noqa: E402
+from packed import Packed  # noqa: E402
+from processes import Processes  # noqa: E402
+from score_files import read_scores  # noqa: E402
+from seeds import statistics  # noqa: E402
+from training import Data, Place, Training  # noqa: E402
+
+PARTS = {  # of the augmentation
+    "rawboost": ("rawboost",),
+    "codecs": ("codec",),
+    "noise and rooms": ("noise", "room"),
+    "band limits": ("band",),
+    "level, offset, polarity": ("gain", "offset", "polarity"),
+    "silence and speed": ("silence", "speed"),
+}
+
+
+def variants(config: Config) -> dict[str, tuple[Config, str | None]]:
+    """By name: a recipe, and the source that it goes without."""
+    found: dict[str, tuple[Config, str | None]] = {"all": (config, None)}
+    for name, parts in PARTS.items():
+        kept = tuple(spec for spec in config.augmentation if spec["name"] not in parts)
+        found[f"no {name}"] = (replace(config, augmentation=kept), None)
+    found["no vocoders"] = (replace(config, vocode=()), None)
+    found["no augmentation"] = (replace(config, augmentation=(), vocode=()), None)
+    train = gather(config.database_path, config.track, "train")
+    found |= {f"no {source}": (config, source) for source in sorted({trial.source for trial in train.trials})}
+    return found
+
+
+def without(partition: Partition, source: str) -> Partition:
+    """All that has another source."""
+    kept = np.array([trial.source != source for trial in partition.trials])
+    own = len(kept) - len(partition.copies)
+    trials = [trial for trial, keep in zip(partition.trials, kept, strict=True) if keep]
+    names = {trial.utt_id for trial in trials}
+    packs = [rows_of(partition.pack, kept[:own]), rows_of(partition.copies_pack, kept[own:])]
+    files, copies = ({k: v for k, v in d.items() if k in names} for d in (partition.files, partition.copies))
+    return replace(partition, trials=trials, files=files, copies=copies, pack=packs[0], copies_pack=packs[1])
+
+
+def rows_of(pack: Packed | None, rows: np.ndarray) -> Packed | None:
+    return pack and replace(pack, starts=pack.starts[rows], lengths=pack.lengths[rows])
+
+
+def folder_of(args, name: str, seed: int) -> Path:
+    return args.output_dir / f"{name.replace(' ', '_').replace('/', '-').replace(',', '')}_ep{args.epochs}_seed{seed}"
+
+
+def train(args, name: str, seed: int) -> None:
+    """One run, in this process."""
+    config, source = variants(load_config(args.config))[name]
+    config = replace(config, seed=seed, num_epochs=args.epochs, eval_sets=(), num_workers=args.num_workers)
+    place = Place(torch.device(args.device), Processes(timedelta(minutes=1)))
+    data = Data(config, ("train", "dev", "eval"), place.device)
+    if source:
+        data.partitions["train"] = without(data.partitions["train"], source)
+    training = Training(config, data, folder_of(args, name, seed), place, None)
+    training.begin(overwrite=True)
+    for _ in range(args.epochs):
+        training.train_epoch()
+        training.progress.epoch, training.progress.step, training.progress.loss_sum = (
+            training.progress.epoch + 1,
+            0,
+            0.0,
+        )
+    scores, _ = training.score_dev(training.model)
+    data.write_scores("dev", scores, scores_of(args, name, seed))
+
+
+def scores_of(args, name: str, seed: int) -> Path:
+    """There once a run is done."""
+    return folder_of(args, name, seed) / "scores" / "dev.txt"
+
+
+def measure(path: Path, data_set: str, seen: set[str]) -> dict[str, float]:
+    """EERs (%) on the dev trials of `data_set`: pooled, and of its attacks."""
+    scores = read_scores(path)
+    scores = scores.take(np.char.startswith(scores.utt_id, f"{data_set}/"))
+
+    def eer(chosen: np.ndarray) -> float:
+        return 100 * compute_eer(scores.bonafide, scores.score[chosen & ~scores.is_bonafide]).eer
+
+    attacks = {name: eer(scores.attack == name) for name in np.unique(scores.attack[~scores.is_bonafide])}
+    unseen = [value for name, value in attacks.items() if name not in seen]
+    known = [value for name, value in attacks.items() if name in seen]
+    return {
+        "pooled": eer(~scores.is_bonafide),
+        "attacks in training": float(np.mean(known)),
+        "other attacks": float(np.mean(unseen)),
+        "worst attack": max(attacks.values()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "config" / "shipped.conf")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--num_workers", type=int, default=0)
+    parser.add_argument("--set", default="mixed", help="the data set of the table")
+    parser.add_argument("--only", nargs="+", help="these variants (default: all)")
+    parser.add_argument("--one", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
+    parser.add_argument("--output_dir", type=Path, default=Path("exp_result/ablation"))
+    args = parser.parse_args()
+    if args.one:
+        train(args, args.one[0], int(args.one[1]))
+        return
+    config = load_config(args.config)
+    names = args.only or list(variants(config))
+    todo = [(name, seed) for seed in args.seeds for name in names if not scores_of(args, name, seed).is_file()]
+
+    def job(one: tuple[str, int]) -> None:
+        print("training", *one, file=sys.stderr)
+        command = [sys.executable, *sys.argv, "--one", *map(str, one)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(job, todo))
+    seen = {trial.attack for trial in gather(config.database_path, config.track, "train").trials} | set(config.vocode)
+    for number, name in enumerate(names):
+        rows = {seed: measure(scores_of(args, name, seed), args.set, seen) for seed in args.seeds}
+        columns = {key: statistics({seed: row[key] for seed, row in rows.items()}) for key in rows[args.seeds[0]]}
+        if not number:
+            print(f"| {args.set} dev, EER % | {' | '.join(columns)} |\n|{'---|' * (1 + len(columns))}")
+        cells = (
+            f"{c['mean']:.1f}" + (f" ± {c['sd']:.1f}" if c.get("sd") is not None else "") for c in columns.values()
+        )
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""How far single numbers tell the classes of a training set apart: as recorded, and as a recipe trains on them.
+
+    python benchmarks/cues.py --config config/shipped.conf
+
+EER in percent: 50 says nothing. The doctor's cues (docs/check_data.md), of as many utterances as an epoch has.
+"""
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import soundfile
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from audio import SAMPLE_RATE  # noqa: E402
+from config import load_config  # noqa: E402
+from corpora import gather  # noqa: E402
+from data_utils import train_loader, with_pack  # noqa: E402
+from doctor import Cue, listen, measure_cues  # noqa: E402
+
+
+def cues(partition, length: int, config) -> dict[str, Cue]:
+    """Of one epoch's crops."""
+    heard = []
+    with tempfile.TemporaryDirectory() as folder:
+        for batch, labels in train_loader(partition, length, config, epoch=0):
+            for x, label in zip(batch.numpy(), labels.tolist(), strict=True):
+                path = Path(folder) / "crop.wav"
+                soundfile.write(path, x, SAMPLE_RATE, "FLOAT")
+                heard.append((label == 1, listen(path)))
+    return measure_cues(heard)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "config" / "shipped.conf")
+    config = load_config(parser.parse_args().config)
+    plain = replace(config, augmentation=(), vocode=(), balance=())
+    train, length = gather(config.database_path, config.track, "train"), config.model_config["nb_samp"]
+    partitions = [with_pack(p, config, torch.device("cpu")) for p in (train, train.with_vocoded(config.vocode))]
+    found = [cues(p, length, c) for p, c in zip(partitions, (plain, config), strict=True)]
+    print("| cue of a crop | as recorded | as trained on |\n|---|---|---|")
+    for name in found[0]:
+        print(f"| {name} | {' | '.join(f'{100 * each[name].eer:.0f}' if name in each else '–' for each in found)} |")
+
+
+if __name__ == "__main__":
+    main()
