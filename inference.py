@@ -345,12 +345,7 @@ def stream(detector: Detector, judge: Judge) -> int:
 def parse_arguments():
     parser = Parser(description=__doc__)
     add = parser.add_argument_group("what to score").add_argument
-    add(
-        "--model",
-        default=SHIPPED,
-        metavar="PATH|NAME",
-        help=f"checkpoint, exported model, or one of {', '.join(KNOWN)} (default: %(default)s)",
-    )
+    add("--model", default=SHIPPED, metavar="PATH|NAME", help=f"a file, or {', '.join(KNOWN)} (default: %(default)s)")
     add("--audio", nargs="+", default=[], metavar="FILE", help="any format that FFmpeg decodes, video too")
     add("--audio_dir", nargs="+", default=[], metavar="DIR", help="every file with an ending of audio or video")
     add("--recursive", action="store_true", help="with --audio_dir: folders below, too")
@@ -362,9 +357,7 @@ def parse_arguments():
     add("--threshold", type=float, help="scores above it are bona fide (default: the checkpoint's)")
     add("--target_far", type=float, metavar="SHARE", help="the threshold that this share of dev spoofs passes")
     add("--prior_spoof", type=float, default=0.5, metavar="P", help="spoofs to expect (default: %(default)s)")
-    add(
-        "--aggregate", choices=AGGREGATES, default="mean", help="a file's score from its chunks' (default: %(default)s)"
-    )
+    add("--aggregate", choices=AGGREGATES, default="mean", help="a file's score of its chunks' (default: %(default)s)")
     add(
         "--overlap", type=float, metavar="SHARE", help="of neighbouring chunks (default: 0.5; --stream: a chunk each s)"
     )
