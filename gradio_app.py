@@ -39,7 +39,7 @@ from decoding import recordings
 from engines import NVIDIA, Engine, read_exported
 from inference import PICTURED_SECONDS, Detector
 from journal import write_csv
-from verdict import AGGREGATES, NAMES, Judge, Result, summary
+from verdict import AGGREGATES, NAMES, Judge, Result, percent, summary
 from weights import KNOWN, OFFICIAL, SHIPPED, Card, file_of, file_sha256, folder, locate
 
 ROOT = Path(__file__).parent
@@ -441,7 +441,7 @@ def comparison(checks: Sequence[tuple[str, Checked]]) -> str:
     rows = []
     for label, checked in checks:
         result, judge = checked.result, checked.judge
-        probability = "–" if result.probability_spoof is None else f"{100 * result.probability_spoof:.1f} %"
+        probability = "–" if result.probability_spoof is None else percent(result.probability_spoof)
         verdict = f'<td class="{result.verdict}">{ICONS[result.verdict]} {NAMES[result.verdict]}</td>'
         cells = [number(result.score), number(judge.settings.threshold), probability, str(len(result.regions))]
         cells = "".join(f"<td>{cell}</td>" for cell in (*cells, escape(judge.caution())))

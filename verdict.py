@@ -207,13 +207,20 @@ def regions(chunks: Sequence[Chunk], threshold: float | None) -> list[Region]:
 NAMES = {"bonafide": "bona fide", "spoof": "spoof", "abstain": "cannot say"}
 
 
+def percent(probability: float) -> str:
+    """A probability in percent; beyond 1 and 99 a few hundred dev trials tell nothing more."""
+    if 0.01 <= probability <= 0.99:
+        return f"{100 * probability:.1f} %"
+    return "above 99 %" if probability > 0.5 else "below 1 %"
+
+
 def summary(result: Result, judge: Judge) -> list[tuple[str, str]]:
     """(label, text) pairs that a report, a figure or a page shows."""
     settings = judge.settings
     how = {"min": "lowest", "topk": f"mean of the {LOWEST} lowest"}.get(settings.aggregate, settings.aggregate)
     chunks = "" if len(result.chunks) < 2 else f"{how} of {len(result.chunks)} chunks; "
     threshold = "–" if settings.threshold is None else f"{settings.threshold:.4f}"
-    probability = "none" if result.probability_spoof is None else f"{100 * result.probability_spoof:.1f} % spoof"
+    probability = "none" if result.probability_spoof is None else f"{percent(result.probability_spoof)} spoof"
     score = "none" if result.score is None else f"{result.score:.4f}   ({chunks}higher = more bona fide)"
     lines = [
         ("verdict", NAMES[result.verdict]),

@@ -8,7 +8,7 @@ import pytest
 from audio import AudioError, Facts
 from cli import UserError
 from metrics import Calibration
-from verdict import Chunk, Judge, Region, Settings, line, operating_point, regions, report
+from verdict import Chunk, Judge, Region, Settings, line, operating_point, regions, report, summary
 from weights import Card
 
 DEV = {"bonafide": [1.0, 2.0, 3.0, 4.0], "spoof": [-4.0, -3.0, -2.0, 1.5]}
@@ -56,6 +56,14 @@ def test_regions_merge_neighbours_only():
     timeline = chunks(1.0, -1.0, -3.0, 2.0, 0.5, None, -2.0)
     assert regions(timeline, 0.5) == [Region(2.0, 8.0, -3.0), Region(8.0, 12.0, 0.5), Region(12.0, 16.0, -2.0)]
     assert regions(timeline, None) == regions([], 0.5) == []
+
+
+@pytest.mark.parametrize(
+    ("score", "words"), [(-9.0, "above 99 % spoof"), (9.0, "below 1 % spoof"), (0.5, "50.0 % spoof")]
+)
+def test_no_more_certainty_is_printed_than_a_dev_set_gives(score, words):
+    one = judge()  # LLR 2 · score − 1
+    assert dict(summary(one(Path("a"), facts(), chunks(score)), one))["probability"].startswith(words)
 
 
 def test_probability_follows_bayes():
