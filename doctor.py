@@ -325,9 +325,9 @@ class _Part:
         )
 
     def speakers(self) -> set[str]:
-        """Two data sets may call different people the same."""
+        """Two data sets may call different people the same; a source that begins the name needs no second mention."""
         known = (trial for trial in self.trials if trial.speaker not in UNKNOWN_SPEAKERS)
-        return {f"{trial.source}/{trial.speaker}" if trial.source else trial.speaker for trial in known}
+        return {t.speaker if t.speaker.startswith(t.source) else f"{t.source}/{t.speaker}" for t in known}
 
     def counts(self) -> Iterator[Finding]:
         count, official = len(self.trials), self.partition.official_count
