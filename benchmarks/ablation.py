@@ -137,7 +137,7 @@ def main() -> None:
     todo = [(name, seed) for seed in args.seeds for name in names if not scores_of(args, name, seed).is_file()]
 
     def job(one: tuple[str, int]) -> None:
-        print("training", *one, file=sys.stderr)
+        print(f"training {one[0]}, seed {one[1]}", file=sys.stderr)
         command = [sys.executable, *sys.argv, "--one", *map(str, one)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
