@@ -20,7 +20,8 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from config import Config, load_config  # noqa: E402
+from cli import run  # noqa: E402
+from config import Config, load_config, require  # noqa: E402
 from corpora import Partition, gather  # noqa: E402
 from metrics import compute_eer  # noqa: E402
 from packed import Packed  # noqa: E402
@@ -133,7 +134,9 @@ def main() -> None:
         train(args, args.one[0], int(args.one[1]))
         return
     config = load_config(args.config)
-    names = args.only or list(variants(config))
+    known = variants(config)
+    names = args.only or list(known)
+    require(set(names) <= known.keys(), "--only", " | ".join(known), ", ".join(names))
     todo = [(name, seed) for seed in args.seeds for name in names if not scores_of(args, name, seed).is_file()]
 
     def job(one: tuple[str, int]) -> None:
@@ -156,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

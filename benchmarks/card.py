@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 import plots  # noqa: E402
 from audio import SAMPLE_RATE, fit  # noqa: E402
 from augmentation import build  # noqa: E402
+from cli import run  # noqa: E402
 from corpora import Partition, open_corpus  # noqa: E402
 from evaluation import add_intervals, bootstrap, evaluate  # noqa: E402
 from inference import Detector  # noqa: E402
@@ -237,4 +238,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

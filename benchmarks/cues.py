@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from audio import SAMPLE_RATE  # noqa: E402
+from cli import run  # noqa: E402
 from config import load_config  # noqa: E402
 from corpora import gather  # noqa: E402
 from data_utils import train_loader, with_pack  # noqa: E402
@@ -50,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
