@@ -87,6 +87,33 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock, making the folder; where another process holds it, say so and wait.
+
+    Gives False where the disk has no locks, as some network disks. Raises UserError when there can be no such folder.
+    """
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        locked = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"note: waiting for another process that writes to {folder}", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            locked = False
+        yield locked
+    finally:
+        os.close(handle)
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` to `path` whole or not at all (UTF-8)."""
     with replacing(path) as temporary:

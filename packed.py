@@ -19,7 +19,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 import audio
-from cli import UserError, replacing, write_text
+from cli import UserError, alone, replacing, write_text
 
 FORMAT = 1
 FULL_SCALE = 32768  # int16 per 1.0: a power of two, so the way there and back is exact
@@ -82,7 +82,7 @@ def load(
     path = pack_path(folder, name, files)
     with suppress(_Stale):
         return _open(path, files)
-    with _alone(path.parent) as locked:
+    with alone(path.parent) as locked:  # of processes that want the same pack, one builds it and the rest wait
         try:
             return _open(path, files)  # the process that held the lock may have built it
         except _Stale as stale:
@@ -182,31 +182,6 @@ def _stamps(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
 
 
 # ----------------------------------------------------------------------------------------------------------- building
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock: of processes that want the same pack at once, one builds it and the rest wait.
-
-    Gives False where the disk has no locks, as some network disks.
-    """
-    import fcntl
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("ab")
-    except OSError as error:
-        raise UserError(f"cannot write packs to {folder}: {error.strerror}") from error
-    with file:
-        locked = True
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _note(f"waiting for another process that packs to {folder}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            locked = False
-        yield locked
 
 
 def _build(path: Path, files: Mapping[str, Path], workers: int, read: Read) -> None:

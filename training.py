@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
 import evaluation
-from cli import UserError, write_text
+from cli import UserError, alone, write_text
 from config import Config, require, save_config, to_dict
 from corpora import PARTITIONS, Partition, each_eval, gather, open_corpus
 from data_utils import Order, Share, preflight, require_transforms, score_loader, shares, train_loader, with_pack
@@ -402,10 +403,19 @@ class Training:
 
         Raises UserError when it holds a run already.
         """
-        is_new = not self.folder.exists()
-        if self.place.processes.leads:
-            make_folder(self.folder, overwrite)
-        self.log = RunLog(self.folder, writes=self.place.processes.leads)
+        leads = self.place.processes.leads
+        with alone(self.folder.parent) if leads else nullcontext():  # of two runs that want one folder, one is refused
+            is_new = not self.folder.exists()
+            if leads:
+                make_folder(self.folder, overwrite)
+            self.log = RunLog(self.folder, writes=leads)
+            self._log_start()
+            self.save_last()
+            if leads:
+                save_config(self.given, self.folder / "config.conf")
+        self.is_new = is_new
+
+    def _log_start(self) -> None:
         parameters = sum(p.numel() for p in self.model.parameters())
         trials = {name: len(self.data.partitions[name].trials) for name in PARTITIONS}
         keys = {"num_epochs": "epochs", "batch_size": "batch_size", "seed": "seed"}
@@ -416,10 +426,6 @@ class Training:
         self.log.event("start", parameters=parameters, trials=trials, init=self.init, **numbers, **machine)
         self.log.line(HEADER)
         print(HEADER, flush=True)
-        self.save_last()
-        if self.place.processes.leads:
-            save_config(self.given, self.folder / "config.conf")
-        self.is_new = is_new
 
     def restore(self) -> None:
         """Go back to where last.pth stands. Raises UserError when there is none or it is of another run."""

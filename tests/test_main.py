@@ -31,6 +31,7 @@ from conftest import (
 from forks import NO_DROPOUT, Command, Done, on_step
 
 import evaluation
+from cli import alone
 from config import load_config
 from utils import load_checkpoint, load_model
 
@@ -622,6 +623,20 @@ def test_corpus_without_asv_scores_trains_without_tdcf(tmp_path, tiny_corpus):
     shutil.rmtree(tmp_path / "LA" / "ASVspoof2019_LA_asv_scores")
     run = train(tmp_path / "runs", tmp_path / "LA", num_epochs=1)
     assert load_checkpoint(run / "weights" / "best.pth")["dev_min_tdcf"] is None
+
+
+def test_of_two_runs_that_want_one_folder_one_is_refused(tmp_path, tiny_corpus):
+    """Both come to it at the same moment, as two jobs of an array do that differ in nothing but --seed."""
+    arguments = ["main.py", *mini(tmp_path, tiny_corpus)]
+    with alone(tmp_path / "runs"):
+        runs = [Command(tmp_path, *arguments, "--seed", seed) for seed in (1, 2)]
+        for run in runs:
+            run.until(lambda run=run: "waiting for another process" in run.read(1))
+    done = sorted((run.wait() for run in runs), key=lambda process: process.returncode)
+    assert [process.returncode for process in done] == [0, 2]
+    assert "holds a run" in done[1].stderr
+    checkpoint = load_checkpoint(the_run(tmp_path) / "weights" / "best.pth")
+    assert checkpoint["config"]["seed"] == load_config(the_run(tmp_path) / "config.conf").seed
 
 
 def test_a_run_is_not_overwritten_unasked(finished, tmp_path, tiny_corpus):

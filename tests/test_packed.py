@@ -1,6 +1,5 @@
 """packed: exactly the reader's samples; nothing stale, damaged or half-written is ever used."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from conftest import ROOT
 
 import audio
 import packed
-from cli import UserError
+from cli import UserError, alone
 
 NAME = "LA_train"
 
@@ -54,7 +53,7 @@ def assert_is(pack: packed.Packed, files: dict[str, Path]) -> None:
 
 
 def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+    return sorted(path.name for path in folder.iterdir())
 
 
 def python(code: str, *arguments: object, **options) -> subprocess.Popen:
@@ -315,15 +314,14 @@ def test_full_disk(files, folder):
 
 def test_no_folder_to_write_to(files, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write packs to"):
+    with pytest.raises(UserError, match="cannot write to"):
         load(tmp_path / "file" / "packed", files)
 
 
 def test_one_packs_and_the_others_wait(files, folder, capsys):
     folder.mkdir()
     packs = []
-    with (folder / ".lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(folder):
         threads = [threading.Thread(target=lambda: packs.append(load(folder, files))) for _ in range(2)]
         for thread in threads:
             thread.start()
