@@ -134,9 +134,7 @@ class MaxFeatureMap(nn.Module):
     """The greater of each pair of channels, which takes the place of an activation: (B, 2·C, …) → (B, C, …)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = x.chunk(2, dim=1)
-        # The gradient of torch.maximum, which shares ties, takes a third of a CPU's step.
-        return a + F.relu(b - a) if self.training else torch.maximum(a, b)
+        return torch.maximum(*x.chunk(2, dim=1))
 
 
 def light_cnn(c1: int, c2: int, c3: int, c4: int) -> nn.Sequential:

@@ -15,7 +15,7 @@ from config import load_config
 from engines import export_onnx
 from models import architectures, build_model
 from models.layers import GraphPool, ResidualBlock, ResidualBlock1d, SincBank
-from models.LFCC_LCNN import LFCC, MaxFeatureMap
+from models.LFCC_LCNN import LFCC
 from utils import load_model
 from weights import Card
 
@@ -340,13 +340,6 @@ def test_lfcc_of_speech_is_scipys(shared):
 
 def test_lfcc_of_silence_is_finite():
     assert LFCC(20)(torch.zeros(1, 2400)).isfinite().all()
-
-
-def test_max_feature_map_is_the_maximum():
-    x = torch.randn(2, 6, 5, 4, dtype=torch.double, requires_grad=True)
-    for mfm in (MaxFeatureMap().train(), MaxFeatureMap().eval()):
-        torch.testing.assert_close(mfm(x), torch.maximum(x[:, :3], x[:, 3:]))
-        assert torch.autograd.gradcheck(mfm, x)
 
 
 def test_lfcc_masking_makes_neighbours_equal():
