@@ -572,7 +572,7 @@ SAVED = {"json": "JSON", "csv": "CSV", "png": "Figure (PNG)", "pdf": "Report (PD
 def import_gradio():
     """The package. It would compare each component's source with type stubs beside it: half of its start.
 
-    Components whose source cannot be found are passed over.
+    Components whose source cannot be found are passed over. Raises UserError when it is not installed.
     """
     getfile = inspect.getfile
 
@@ -584,6 +584,8 @@ def import_gradio():
     inspect.getfile = without_classes
     try:
         import gradio
+    except ImportError as error:
+        raise UserError("the package gradio is missing", "pip install -r requirements-app.txt", error) from error
     finally:
         inspect.getfile = getfile
     return gradio

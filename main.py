@@ -150,7 +150,7 @@ def parse_arguments():
     )
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="a run for each, then mean and spread")
     parser.add_argument("--runs", type=int, metavar="N", help="as --seeds, of N from the config's seed on")
-    parser.add_argument("--init", metavar="WEIGHTS", help="start from these weights (fine-tuning)")
+    parser.add_argument("--init", metavar="WEIGHTS", help="start from these weights, a file or a name (fine-tuning)")
     parser.add_argument("--check_data", action="store_true", help="only read every file, and say what there is")
     parser.add_argument("--eval", action="store_true", help="only score eval with the configured model_path")
     parser.add_argument("--eval_model_weights", metavar="WEIGHTS", help="with --eval: in place of model_path")

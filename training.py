@@ -45,6 +45,7 @@ from utils import (
     set_precision,
     set_rng_state,
 )
+from weights import locate
 
 HEADER = f"{'epoch':>7} {'lr':>9} {'loss':>8} {'dev EER %':>10} {'dev t-DCF':>10} {'utt/s':>7} {'left':>8}"
 RESOLVED = frozenset({"encoder_config", "do_normalize"})  # of model_config: what a model adds that it took from outside
@@ -119,13 +120,13 @@ class Data:
 
 
 def load_initial(config: Config, weights: str | None) -> nn.Module:
-    """The configured model, fresh or with the given weights. Raises UserError when they do not fit it.
+    """The configured model, fresh or with weights, a file's or by name. Raises UserError when they do not fit it.
 
     An encoder whose architecture is with the weights is not fetched.
     """
     if not weights:
         return build_model(config.model_config)
-    checkpoint = load_checkpoint(weights)
+    checkpoint = load_checkpoint(locate(weights))
     known = (checkpoint["config"] or {}).get("model_config", {})
     same = known.get("encoder") == config.model_config.get("encoder")
     model = build_model({key: known[key] for key in RESOLVED & known.keys() if same} | config.model_config)

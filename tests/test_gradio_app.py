@@ -164,6 +164,12 @@ def open_tab(page, name: str) -> None:
         page.locator(".overflow-dropdown button:visible", has_text=name).click()
 
 
+def test_a_missing_gradio_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r"gradio is missing.*pip install -r requirements-app.txt"):
+        gradio_app.import_gradio()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [1280, 390], indirect=True)
 @pytest.mark.parametrize("key", ["bonafide", "spoof"])

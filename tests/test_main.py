@@ -472,10 +472,10 @@ def test_every_model_learns_the_demo_corpus(demo_corpus, tmp_path, architecture)
 
 
 @pytest.mark.slow
-def test_fine_tuning_keeps_what_the_official_weights_know(real_corpus, shared, tmp_path):
-    init = shared / "fixtures" / "weights" / "AASIST.pth"
+def test_fine_tuning_keeps_what_the_official_weights_know(real_corpus, shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("AASIST_WEIGHTS", str(shared / "fixtures" / "weights"))
     arguments = ["--config", "config/AASIST.conf", "--database_path", real_corpus, "--output_dir", tmp_path]
-    done = run_command("main.py", *arguments, "--num_epochs", 1, "--batch_size", 4, "--init", init)
+    done = run_command("main.py", *arguments, "--num_epochs", 1, "--batch_size", 4, "--init", "AASIST")
     assert done.returncode == 0, done.stderr
     assert load_checkpoint(tmp_path / "LA_AASIST_ep1_bs4" / "weights" / "best.pth")["dev_eer"] <= 0.02
 
