@@ -1,6 +1,6 @@
 """Score whole data sets with a checkpoint: score files, metrics, tables and figures.
 
-    python comprehensive_eval.py --checkpoint models/weights/AASIST.pth --dataset 2019 --data_path /data/LA
+    python comprehensive_eval.py --checkpoint AASIST --dataset 2019 --data_path /data/LA
     python comprehensive_eval.py --checkpoint CKPT --dataset 2019 2021 2021DF itw --data_path /data --device cuda
     python comprehensive_eval.py --checkpoint CKPT --dataset folder --data_path recordings --compare AASIST
 
@@ -27,6 +27,7 @@ from corpora import KINDS, REPORTED_SUBSET, Partition
 from data_utils import preflight, tolerant_loader
 from inference import Detector
 from score_files import AsvScores, Scores, listing, read_scores, write_scores
+from weights import file_sha256, locate
 
 PARTIAL = "scores.partial"  # scores as they come; gone when a run is complete
 SEED = 1234  # of the bootstrap, as in evaluation.py
@@ -229,7 +230,7 @@ def evaluate_data_set(args, data: DataSet, detector: Detector) -> int:
     """Score, evaluate, write everything; returns how many files could not be read."""
     folder, names, attacks = Path(args.output_dir, args.name, data.name), data.trials.utt_id, data.trials.attack
     identity = {
-        "checkpoint_sha256": hashlib.sha256(Path(args.checkpoint).read_bytes()).hexdigest(),
+        "checkpoint_sha256": file_sha256(locate(args.checkpoint)),
         "trials": len(names),
         "trials_sha256": hashlib.sha256(repr([names.tolist(), attacks.tolist(), data.keys()]).encode()).hexdigest(),
         "batch_size": args.batch_size,
@@ -268,7 +269,7 @@ def default_name(checkpoint: Path) -> str:
 def parse_arguments():
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="CKPT", help="weights (.pth), ours or official ones")
+    add("--checkpoint", required=True, metavar="CKPT", help="weights, a file or a name (AASIST)")
     add("--dataset", required=True, nargs="+", choices=tuple(KINDS))
     add("--data_path", nargs="+", default=["."], metavar="DIR", help="one for all data sets, or one for each")
     add("--output_dir", default="results", metavar="DIR", help="default: %(default)s")

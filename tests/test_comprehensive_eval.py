@@ -19,6 +19,7 @@ import plots
 from cli import UserError
 from corpora import Corpus
 from inference import Detector
+from weights import SHIPPED
 
 FIGURES = {"det", "roc", "attack_eer", "score_distributions", "confusion", "score_scatter", "score_boxes"}
 
@@ -44,7 +45,7 @@ def full_run(checkpoint, tiny_corpus, tmp_path_factory) -> Path:
 def command(checkpoint, tmp_path, monkeypatch):
     """The command in this process, without figures; returns the exit code."""
 
-    def call(*arguments, weights: Path = checkpoint) -> int:
+    def call(*arguments, weights: Path | str = checkpoint) -> int:
         options = ("--output_dir", tmp_path / "results", "--num_workers", 0, "--bootstrap", 20, *arguments)
         line = ["comprehensive_eval.py", "--checkpoint", weights, *options]
         monkeypatch.setattr(sys, "argv", list(map(str, line)))
@@ -356,3 +357,8 @@ def test_names_of_checkpoints_in_run_folders(tmp_path):
     path.parent.mkdir(parents=True)
     (path.parents[1] / "config.conf").touch()
     assert comprehensive_eval.default_name(path) == "LA_AASIST_ep100_bs24_best"
+
+
+def test_a_checkpoint_by_name(command, tmp_path, tiny_corpus):
+    assert command("--dataset", "2019", "--data_path", tiny_corpus, "--max_files", 6, weights=SHIPPED) == 0
+    assert (tmp_path / "results" / SHIPPED / "asvspoof2019").is_dir()
