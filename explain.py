@@ -11,6 +11,7 @@ Grad-CAM's mean of the gradient over time would leave each band with one weight 
 A map shows what this model's score reacts to. It is no proof of a forgery, nor of its place.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,36 +44,55 @@ def saliency(model: nn.Module, chunk: np.ndarray, start: float = 0.0, target: st
     The evidence of "spoof" is the negative score, −logits[:, 1]; that of "bonafide" is the score. The products are
     averaged with their signs and only then cut at 0: cut first, they show little but the speech's energy, and random
     weights give nearly the same map (the sanity check of Adebayo et al., NeurIPS 2018, arXiv 1810.03292).
+    Of several banks (models/Ensemble.py) the maps are added up at the first one's frequencies.
     The model stays as it was. Raises UserError when it has no filter bank.
     """
     from scipy.ndimage import uniform_filter
 
-    bank = next((module for module in model.modules() if isinstance(module, SincBank | LogBank)), None)
-    if bank is None:
+    banks = [module for module in model.modules() if isinstance(module, SincBank | LogBank)]
+    if not banks:
         raise UserError("this model's scores cannot be explained", "a filter bank", type(model).__name__)
-    y, gradient = _output_and_gradient(model, bank, chunk, SIGN[target])
-    # The bank's output y stands for the activation |y| that the model reads: y · ∂/∂y = |y| · ∂/∂|y|. This is the
-    # derivative by the logarithm of |y|, which another kind of bank gives.
-    by_logarithm = gradient if isinstance(bank, LogBank) else y * gradient
-    evidence = F.adaptive_avg_pool1d(by_logarithm, max(len(chunk) // COLUMN, 1))  # (F, T)
-    weight = uniform_filter(evidence.cpu().numpy(), NEIGHBOURS).clip(min=0)
-    return Saliency(start, len(chunk) / SAMPLE_RATE, centres(bank), weight / (weight.max() or 1))
+    columns, frequencies = max(len(chunk) // COLUMN, 1), centres(banks[0])
+    evidence = np.zeros((len(frequencies), columns))
+    for bank, (y, gradient) in zip(banks, _outputs_and_gradients(model, banks, chunk, SIGN[target]), strict=True):
+        # The bank's output y stands for the activation |y| that the model reads: y · ∂/∂y = |y| · ∂/∂|y|. This is the
+        # derivative by the logarithm of |y|, which another kind of bank gives.
+        by_logarithm = gradient if isinstance(bank, LogBank) else y * gradient
+        own = F.adaptive_avg_pool1d(by_logarithm, columns).cpu().numpy()
+        evidence += own if bank is banks[0] else _moved(own, centres(bank), frequencies)
+    weight = uniform_filter(evidence.astype(np.float32), NEIGHBOURS).clip(min=0)
+    return Saliency(start, len(chunk) / SAMPLE_RATE, frequencies, weight / (weight.max() or 1))
 
 
-def _output_and_gradient(
-    model: nn.Module, bank: SincBank | LogBank, chunk: np.ndarray, sign: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output of the bank (F, ·), and the gradient of sign · score with respect to it."""
-    outputs, training = [], model.training
-    hook = bank.register_forward_hook(lambda module, inputs, output: outputs.append(output.requires_grad_()))
+def _outputs_and_gradients(
+    model: nn.Module, banks: Sequence[SincBank | LogBank], chunk: np.ndarray, sign: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Of each bank the output (F, ·), and the gradient of sign · score with respect to it."""
+    outputs, training = {}, model.training
+
+    def keep(bank: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+        outputs[bank] = output.requires_grad_()
+        return output
+
+    hooks = [bank.register_forward_hook(keep) for bank in banks]
     try:
         with torch.enable_grad():
-            _, logits = model.eval()(torch.as_tensor(chunk, device=next(bank.buffers()).device)[None])
-            gradients = torch.autograd.grad(sign * logits[0, 1], outputs)  # leaves the parameters' own alone
+            _, logits = model.eval()(torch.as_tensor(chunk, device=next(banks[0].buffers()).device)[None])
+            found = [outputs[bank] for bank in banks]
+            gradients = torch.autograd.grad(sign * logits[0, 1], found)  # leaves the parameters' own alone
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         model.train(training)
-    return outputs[0].detach()[0], gradients[0][0]
+    return [(y.detach()[0], gradient[0]) for y, gradient in zip(found, gradients, strict=True)]
+
+
+def _moved(evidence: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Evidence (F, T) of filters at `old` Hz → (F', T) at `new` Hz: as much per hertz, and none beyond the old ones."""
+    from scipy.interpolate import interp1d
+
+    per_hertz = evidence / np.gradient(old)[:, None]
+    return interp1d(old, per_hertz, axis=0, bounds_error=False, fill_value=0)(new) * np.gradient(new)[:, None]
 
 
 def centres(bank: SincBank | LogBank) -> np.ndarray:

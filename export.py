@@ -84,8 +84,10 @@ def quantise(fp32: Path, files: list[Labelled], path: Path) -> None:
 
     # Scores of AASIST move by 0.4 on average; with the filter bank or by the plain extremes of values, by 1 and more.
     # OpenVINO cannot run int8 products of matrices in a batch of any size.
-    bank = next(node.name for node in onnx.load(fp32).graph.node if node.op_type == "Conv")
-    convolutions = {"op_types_to_quantize": ["Conv"], "nodes_to_exclude": [bank], "per_channel": True}
+    graph = onnx.load(fp32).graph
+    learnt = {weight.name for weight in graph.initializer}
+    banks = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] not in learnt]
+    convolutions = {"op_types_to_quantize": ["Conv"], "nodes_to_exclude": banks, "per_channel": True}
     logging.disable(logging.WARNING)  # advice to the developer
     quantization.quantize_static(fp32, path, Chunks(), extra_options={"CalibMovingAverage": True}, **convolutions)
     logging.disable(logging.NOTSET)

@@ -134,8 +134,10 @@ def load_initial(config: Config, weights: str | None) -> nn.Module:
     return model
 
 
-def require_crops(model: nn.Module, config: Config) -> None:
-    """Raises UserError when the model cannot be trained on crops of `config.crop_samples`."""
+def require_crops(model: nn.Module, config: Config, processes: int) -> None:
+    """Raises UserError when the model cannot be trained on crops of `config.crop_samples`, or so few at once."""
+    at_once, least = config.batch_size // (config.accumulation_steps * processes), getattr(model, "least_batch", 2)
+    require(at_once >= least, "batch_size", f"{least} or more in each micro-batch of each process", at_once)
     if config.crop_samples:
         try:
             with torch.random.fork_rng(devices=[]):
@@ -207,7 +209,7 @@ class Training:
         # Weights are kept with all that building their model takes; config.conf stays as it was given.
         self.given = config
         self.config = replace(config, model_config=getattr(self.model, "model_config", config.model_config))
-        require_crops(self.model, self.config)
+        require_crops(self.model, self.config, self.share.size)
         self.stepper = Stepper(self.model, config, self.steps_per_epoch, self.share.size)
         self.scorer = compiled(self.model) if config.compile else self.model
         self.swa = AveragedModel(self.model)

@@ -18,6 +18,7 @@ from config import parse, require
 
 from .layers import SAMPLE_RATE, fp32, output_layer, random_band
 
+NYQUIST = SAMPLE_RATE // 2
 EPS = float(np.finfo(np.float32).eps)
 
 
@@ -27,13 +28,17 @@ class ModelConfig:
 
     architecture: str
     nb_samp: int = 64600  # samples of a chunk
-    nb_filters: int = 20  # linear filters, and as many cepstra; with two orders of deltas three times as many features
+    nb_filters: int = 20  # linear filters, and as many cepstra; with two orders of deltas three times as many values
+    highest: float = 8000.0  # Hz: where the last filter ends
+    deltas: Literal["features", "channels"] = "features"  # channels: of the LCNN's input, after a batch norm
     channels: tuple[int, int, int, int] = (32, 48, 64, 32)  # of the LCNN's four scales
     output: Literal["linear", "cosine"] = "linear"  # see `layers.output_layer`
 
     def __post_init__(self):
-        # Fewer leave no feature after four poolings by 2; more are narrower than a bin of the spectrum.
-        require(6 <= self.nb_filters <= 128, "model_config.nb_filters", "6 … 128", self.nb_filters)
+        # Fewer leave no feature after four poolings by 2; more are narrower than two bins of the spectrum.
+        fewest, most = 16 if self.deltas == "channels" else 6, int(128 * self.highest / NYQUIST)
+        require(0 < self.highest <= NYQUIST, "model_config.highest", f"up to {NYQUIST} Hz", self.highest)
+        require(fewest <= self.nb_filters <= most, "model_config.nb_filters", f"{fewest} … {most}", self.nb_filters)
         even = all(n > 0 for n in self.channels) and self.channels[3] % 2 == 0
         require(even, "model_config.channels", "four values above 0, the last of them even", self.channels)
         shortest = 15 * LFCC.HOP  # 16 frames, of which four poolings leave one
@@ -47,9 +52,12 @@ class Model(nn.Module):
         super().__init__()
         c = parse(ModelConfig, model_config, "model_config.")
         self.nb_samp = c.nb_samp
-        self.lfcc = LFCC(c.nb_filters)
-        self.lcnn = light_cnn(*c.channels)
-        dim = c.channels[3] * (3 * c.nb_filters // 16)
+        self.lfcc = LFCC(c.nb_filters, c.highest)
+        self.planes, features = (3, c.nb_filters) if c.deltas == "channels" else (1, 3 * c.nb_filters)
+        # High cepstra are small: without it the network is slow to hear them.
+        self.standardise = nn.BatchNorm1d(3 * c.nb_filters) if c.deltas == "channels" else nn.Identity()
+        self.lcnn = light_cnn(self.planes, *c.channels)
+        dim = c.channels[3] * (features // 16)
         self.lstm = nn.LSTM(dim, dim // 2, num_layers=2, batch_first=True, bidirectional=True)
         self.out_layer = output_layer(c.output, dim)
 
@@ -58,7 +66,9 @@ class Model(nn.Module):
 
         freq_aug: flatten random neighbouring filters; only in training mode.
         """
-        x = self.lfcc(x, freq_aug and self.training)[:, None]  # (B, 1, L, features)
+        x = self.lfcc(x, freq_aug and self.training)  # (B, L, 3 · filters)
+        x = self.standardise(x.transpose(1, 2)).transpose(1, 2)
+        x = torch.stack(x.chunk(self.planes, dim=2), dim=1)  # (B, planes, L, features)
         x = self.lcnn(x)  # (B, C, L / 16, features / 16)
         with fp32(x):
             x = x.float().transpose(1, 2).flatten(2)  # (B, L / 16, D)
@@ -67,15 +77,20 @@ class Model(nn.Module):
             return hidden, self.out_layer(hidden)
 
 
-class LogBank(nn.Module):
-    """log10 of the energies in triangles of equal width up to 8 kHz: (B, bins, L) → (B, filters, L)."""
+def bins(size: int, highest: float) -> np.ndarray:
+    """Numbers of the bins of a transform of so many samples that lie at `highest` Hz or below."""
+    return np.arange(int(size * highest / SAMPLE_RATE) + 1)
 
-    def __init__(self, filters: int, size: int):
+
+class LogBank(nn.Module):
+    """log10 of the energies in triangles of equal width up to `highest` Hz: (B, bins, L) → (B, filters, L)."""
+
+    def __init__(self, filters: int, size: int, highest: float):
         """size: of the transform whose bins come in."""
         super().__init__()
-        edges = np.linspace(0, SAMPLE_RATE / 2, filters + 2)
+        edges = np.linspace(0, highest, filters + 2)
         self.centres = edges[1:-1]  # (filters,) Hz
-        hertz = np.arange(size // 2 + 1) * SAMPLE_RATE / size
+        hertz = bins(size, highest) * SAMPLE_RATE / size
         away = np.abs(hertz[:, None] - self.centres) / edges[1]  # (bins, filters), in filters
         triangles = torch.from_numpy((1 - away).clip(min=0).T.astype(np.float32))
         self.register_buffer("triangles", triangles, persistent=False)
@@ -87,16 +102,16 @@ class LogBank(nn.Module):
 class LFCC(nn.Module):
     """Linear-frequency cepstra, their deltas and the deltas of these, as in the challenges' baselines.
 
-    Pre-emphasis 0.97; frames of 20 ms every 10 ms, the first centred on the first sample; Hamming window; power of 257
-    bins up to 8 kHz; log10 of triangles of equal width; DCT-II, whose first value, the mean, gives way to the frame's
-    log energy. A delta is the next frame less the one before.
+    Pre-emphasis 0.97; frames of 20 ms every 10 ms, the first centred on the first sample; Hamming window; power of the
+    257 bins up to 8 kHz, or of those up to `highest` Hz; log10 of triangles of equal width; DCT-II, whose first value,
+    the mean, gives way to the frame's log energy. A delta is the next frame less the one before.
     """
 
     WINDOW, HOP, FFT = 320, 160, 512  # samples
 
-    def __init__(self, filters: int):
+    def __init__(self, filters: int, highest: float = NYQUIST):
         super().__init__()
-        n, k = np.arange(self.WINDOW), np.arange(self.FFT // 2 + 1)
+        n, k = np.arange(self.WINDOW), bins(self.FFT, highest)
         window = 0.54 - 0.46 * np.cos(2 * np.pi * n / self.WINDOW)
         waves = np.exp(-2j * np.pi * k[:, None] * n / self.FFT) * window  # (bins, WINDOW)
         order, m = np.arange(filters)[:, None], np.arange(filters)
@@ -105,7 +120,7 @@ class LFCC(nn.Module):
         # The transform is a convolution, which every exporter and every GPU can do, and always in the same order.
         for name, value in (("fourier", np.concatenate([waves.real, waves.imag])[:, None]), ("dct", dct)):
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
-        self.bank = LogBank(filters, self.FFT)
+        self.bank = LogBank(filters, self.FFT, highest)
 
     def forward(self, x: Tensor, mask: bool = False) -> Tensor:
         """(B, T) → (B, 1 + ⌊T / 160⌋, 3 · filters); `mask` sets random neighbouring filters to the mean of all."""
@@ -137,15 +152,15 @@ class MaxFeatureMap(nn.Module):
         return torch.maximum(*x.chunk(2, dim=1))
 
 
-def light_cnn(c1: int, c2: int, c3: int, c4: int) -> nn.Sequential:
-    """The LCNN's convolutional part (arXiv 1904.05576, table 2): (B, 1, L, D) → (B, c4, ⌊L / 16⌋, ⌊D / 16⌋)."""
+def light_cnn(planes: int, c1: int, c2: int, c3: int, c4: int) -> nn.Sequential:
+    """The LCNN's convolutional part (arXiv 1904.05576, table 2): (B, planes, L, D) → (B, c4, ⌊L / 16⌋, ⌊D / 16⌋)."""
 
     def conv(channels_in: int, channels_out: int, size: int) -> list[nn.Module]:
         return [nn.Conv2d(channels_in, 2 * channels_out, size, padding=size // 2), MaxFeatureMap()]
 
     norm, pool = nn.BatchNorm2d, nn.MaxPool2d(2)
     return nn.Sequential(
-        *conv(1, c1, 5), pool,
+        *conv(planes, c1, 5), pool,
         *conv(c1, c1, 1), norm(c1), *conv(c1, c2, 3), pool, norm(c2),
         *conv(c2, c2, 1), norm(c2), *conv(c2, c3, 3), pool,
         *conv(c3, c3, 1), norm(c3), *conv(c3, c4, 3), norm(c4),

@@ -1,5 +1,7 @@
 """Saliency maps: they follow the weights, point at what the score rests on, and leave the model as it was."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 
 import audio
 from cli import UserError
-from explain import saliency
+from explain import Saliency, saliency
 from models import build_model
 from models.layers import SincBank
 from models.LFCC_LCNN import LogBank
@@ -35,7 +37,10 @@ def spoofs(shared) -> list[np.ndarray]:
     return [audio.fit(audio.read(path), audio.CHUNK_SAMPLES) for path in paths]
 
 
-TINY_LCNN = {"architecture": "LFCC_LCNN", "nb_samp": 8000, "channels": [4, 6, 8, 4]}
+LCNN = {"architecture": "LFCC_LCNN", "channels": [4, 6, 8, 4]}
+TINY_LCNN = LCNN | {"nb_samp": 8000}
+LOW = LCNN | {"highest": 4000, "nb_filters": 16}
+TINY_ENSEMBLE = {"architecture": "Ensemble", "nb_samp": 8000, "members": [LCNN, LOW]}
 
 
 def tiny(seed: int = 3) -> torch.nn.Module:
@@ -62,7 +67,7 @@ def test_spoof_and_bonafide_share_no_point():
     assert spoof.any() and bonafide.any() and not (spoof * bonafide).any()
 
 
-@pytest.mark.parametrize("config", [TINY_MODEL, TINY_LCNN], ids=lambda config: config["architecture"])
+@pytest.mark.parametrize("config", [TINY_MODEL, TINY_LCNN, TINY_ENSEMBLE], ids=lambda config: config["architecture"])
 def test_evidence_of_spoof_lowers_the_score(config):
     """Less of what speaks for spoof gives a higher score, less of what speaks for bona fide a lower one."""
     torch.manual_seed(3)
@@ -90,6 +95,23 @@ def test_the_hook_goes_even_when_the_model_fails():
     with pytest.raises(RuntimeError):
         saliency(model, NOISE[:64])  # shorter than a filter
     assert not model.conv_time._forward_hooks
+
+
+def test_the_map_of_an_ensemble_adds_up_its_members():
+    """At the first one's 20 filters up to 8 kHz; the second one has 16 up to 4 kHz."""
+    torch.manual_seed(3)
+    ensemble = build_model(TINY_ENSEMBLE).eval()
+
+    def without(member: int) -> Saliency:
+        model = copy.deepcopy(ensemble)
+        model.members[member].out_layer.weight.data.zero_()
+        return saliency(model, NOISE)
+
+    first, second = without(1), without(0)
+    np.testing.assert_allclose(first.weight, saliency(ensemble.members[0], NOISE).weight, atol=1e-5)
+    np.testing.assert_array_equal(first.frequencies, second.frequencies)
+    low = second.frequencies < 4000
+    assert second.weight[low].any() and not second.weight[~low][1:].any()  # neighbours are averaged
 
 
 def test_a_model_without_a_filter_bank_is_refused():
@@ -127,18 +149,22 @@ def test_the_score_rests_on_the_salient_tenth(official, spoofs):
 
 
 def _score(model: torch.nn.Module, chunk: np.ndarray, gain: torch.Tensor | None = None) -> float:
-    """The chunk's score, with the bank's output multiplied by `gain`, (F, T) stretched to its length."""
+    """The chunk's score, with the output of each bank multiplied by `gain`, (F, T) stretched to its length.
 
-    bank = next(module for module in model.modules() if isinstance(module, SincBank | LogBank))
+    Of a second bank the filters lie in the first one's lower half.
+    """
+    banks = [module for module in model.modules() if isinstance(module, SincBank | LogBank)]
 
     def scale(module, inputs, output):
         if gain is None:
             return output
-        stretched = F.interpolate(gain[None], output.shape[2])
-        return output + stretched.log10() if isinstance(bank, LogBank) else output * stretched
+        heard = gain if module is banks[0] else gain[: len(gain) // 2]
+        stretched = F.interpolate(heard[None, None], output.shape[1:])[0]
+        return output + stretched.log10() if isinstance(module, LogBank) else output * stretched
 
-    hook = bank.register_forward_hook(scale)
+    hooks = [bank.register_forward_hook(scale) for bank in banks]
     with torch.inference_mode():
         _, logits = model(torch.from_numpy(chunk)[None])
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     return logits[0, 1].item()

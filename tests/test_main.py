@@ -444,6 +444,12 @@ SMALL_MODELS = {  # of the demo's size: model_config, batch size, epochs
     ),
     "RawNetGatSpoofST": ({"first_conv": 128, "filts": [18, [1, 6], [6, 8], [8, 32], [32, 32]]}, 6, 9),
     "LFCC_LCNN": ({"channels": [8, 12, 16, 8]}, 12, 8),
+    "Ensemble": (
+        {"members": [{"architecture": "LFCC_LCNN", "channels": [8, 12, 16, 8], **more} for more in (
+            {}, {"nb_filters": 24, "highest": 4000, "deltas": "channels"})]},
+        24,
+        12,
+    ),
 }  # fmt: skip
 
 
@@ -517,6 +523,9 @@ def test_eval_of_given_weights(finished, tmp_path, tiny_corpus):
 # --------------------------------------------------------------------------------------------------- bad input
 
 
+PAIR = {"architecture": "Ensemble", "nb_samp": 8000, "members": [{"architecture": "LFCC_LCNN"}] * 2}
+
+
 def attempt(folder: Path, corpus: Path, *arguments: object, **changes) -> subprocess.CompletedProcess:
     config = write_config(folder, **changes)
     out = folder / "out"
@@ -547,6 +556,7 @@ def attempt(folder: Path, corpus: Path, *arguments: object, **changes) -> subpro
         (["--runs", 0], {}, ["--runs", "expected 1 or more, found 0"]),
         (["--cache", "gpu", "--device", "cpu"], {}, ["cache 'gpu'", "a CUDA device", "found cpu"]),
         ([], {"accumulation_steps": 4}, ["batch_size", "a multiple of accumulation_steps"]),
+        ([], {"model_config": PAIR, "batch_size": 3}, ["batch_size", "4 or more in each micro-batch", "found 3"]),
     ],
 )
 def test_mistakes(tmp_path, tiny_corpus, arguments, changes, words):

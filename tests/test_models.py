@@ -1,5 +1,6 @@
 """Parity with the authors' code: weights, outputs, one training step. Fixtures: ../shared/fixtures/README.md."""
 
+import copy
 import json
 
 import numpy as np
@@ -46,7 +47,16 @@ TINY = {
         "filts": [24, [1, 4], [4, 4], [4, 8], [8, 8]],
     },
     "LFCC_LCNN": {"architecture": "LFCC_LCNN", "nb_samp": 8000, "channels": [4, 6, 8, 4]},
+    "Ensemble": {
+        "architecture": "Ensemble",
+        "nb_samp": 8000,
+        "members": [
+            {"architecture": "LFCC_LCNN", "channels": [4, 6, 8, 4]},
+            {"architecture": "LFCC_LCNN", "channels": [4, 6, 8, 4], "nb_filters": 16, "deltas": "channels"},
+        ],
+    },
 }
+DELTAS = {"deltas": "channels", "nb_filters": 20}
 BASELINES = {"RawNet2Spoof": "RawNet2_baseline", "RawNetGatSpoofST": "RawGATST_baseline"}
 
 
@@ -192,7 +202,7 @@ def test_only_unused_batch_norms_get_no_gradient(architecture):
     model(speechlike(2, 8000))[1][:, 0].sum().backward()
     without = {name for name, p in model.named_parameters() if p.grad is None}
     assert without == {name for name, p in model.named_parameters() if not p.requires_grad}
-    blocks = {"RawNet2Spoof": 5, "RawNetGatSpoofST": 10, "AASIST": 5, "LFCC_LCNN": 0}[architecture]
+    blocks = {"RawNet2Spoof": 5, "RawNetGatSpoofST": 10, "AASIST": 5, "LFCC_LCNN": 0, "Ensemble": 0}[architecture]
     assert len(without) == 2 * blocks and all(".bn1." in name for name in without)
 
 
@@ -256,15 +266,18 @@ def test_cosines_of_every_architecture(architecture):
     linear, cosine = tiny(architecture), tiny(architecture, output="cosine").eval()
     with torch.inference_mode():
         hidden, logits = cosine(speechlike(3, 8000))
-    output = cosine.fc2_gru if architecture == "RawNet2Spoof" else cosine.out_layer
-    expected = F.cosine_similarity(hidden[:, None], output.weight[None], dim=2)
+    if architecture == "Ensemble":
+        expected = torch.stack([member(speechlike(3, 8000))[1] for member in cosine.members]).mean(dim=0)
+    else:
+        output = cosine.fc2_gru if architecture == "RawNet2Spoof" else cosine.out_layer
+        expected = F.cosine_similarity(hidden[:, None], output.weight[None], dim=2)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     assert cosine.state_dict().keys() < linear.state_dict().keys()
     with pytest.raises(UserError, match=r"model_config.output.*linear, cosine"):
         tiny(architecture, output="angular")
 
 
-@pytest.mark.parametrize("architecture", ["AASIST", "RawNet2Spoof", "LFCC_LCNN"])
+@pytest.mark.parametrize("architecture", ["AASIST", "RawNet2Spoof", "LFCC_LCNN", "Ensemble"])
 def test_inputs_of_other_lengths(architecture):
     model = tiny(architecture).eval()
     with torch.inference_mode():
@@ -281,7 +294,7 @@ def test_rawgat_st_is_made_for_its_chunks(nb_samp, nodes):
         assert model(speechlike(1, nb_samp))[0].shape == (1, 7)
 
 
-@pytest.mark.parametrize("architecture", ["RawNet2Spoof", "RawNetGatSpoofST", "LFCC_LCNN"])
+@pytest.mark.parametrize("architecture", ["RawNet2Spoof", "RawNetGatSpoofST", "LFCC_LCNN", "Ensemble"])
 def test_every_architecture_exports(architecture, tmp_path):
     config = TINY[architecture]
     assert export_onnx(tiny(architecture).eval(), Card("tiny", "0" * 64, config), tmp_path / "tiny.onnx") < 1e-4
@@ -302,7 +315,7 @@ def test_rawnet2_takes_the_channels_that_the_official_code_leaves_behind():
 # -------------------------------------------------------------------------------------------------------------- LFCC
 
 
-def lfcc_by_scipy(x: np.ndarray, filters: int) -> np.ndarray:
+def lfcc_by_scipy(x: np.ndarray, filters: int, highest: int = 8000) -> np.ndarray:
     """(T,) → (L, 3 · filters) by scipy's transforms, in double precision."""
     window = np.zeros(512)
     window[96:416] = scipy.signal.get_window("hamming", 320)
@@ -311,10 +324,10 @@ def lfcc_by_scipy(x: np.ndarray, filters: int) -> np.ndarray:
         emphasised, 16_000, window, nperseg=512, noverlap=352, boundary="zeros", padded=False
     )
     power = np.abs(spectrum * window.sum()) ** 2  # (257, L)
-    edges = np.linspace(0, 8000, filters + 2)
+    edges = np.linspace(0, highest, filters + 2)
     bank = np.stack([np.interp(hertz, edges[i : i + 3], [0, 1, 0]) for i in range(filters)])
     cepstra = scipy.fft.dct(np.log10(bank @ power + np.finfo(np.float32).eps), axis=0, norm="ortho")
-    cepstra[0] = np.log10(power.sum(axis=0) / 512 + np.finfo(np.float32).eps)
+    cepstra[0] = np.log10(power[hertz <= highest].sum(axis=0) / 512 + np.finfo(np.float32).eps)
     features = [cepstra]
     for _ in range(2):
         longer = np.pad(features[-1], ((0, 0), (1, 1)), mode="edge")
@@ -331,6 +344,26 @@ def test_lfcc_is_scipys(filters, samples):
         np.testing.assert_allclose(features, lfcc_by_scipy(row.double().numpy(), filters), atol=2e-3)
 
 
+@pytest.mark.parametrize("highest", [3400, 4000])
+def test_lfcc_of_low_frequencies_is_scipys(highest):
+    x = speechlike(1, 8000)
+    expected = lfcc_by_scipy(x[0].double().numpy(), 20, highest)
+    np.testing.assert_allclose(LFCC(20, highest)(x)[0], expected, atol=2e-3)
+
+
+def test_frequencies_above_the_highest_are_not_heard():
+    model = tiny("LFCC_LCNN", highest=4000).eval()
+    noise = np.random.default_rng(0).normal(0, 0.1, 8000)
+    speech = scipy.signal.sosfilt(scipy.signal.butter(20, 4500, "low", fs=16_000, output="sos"), noise)
+    high = scipy.signal.sosfilt(scipy.signal.butter(20, 4500, "high", fs=16_000, output="sos"), noise)
+    with torch.inference_mode():
+        without, with_it, all_heard = (
+            net(torch.from_numpy(x).float()[None])[1]
+            for net, x in ((model, speech), (model, speech + high), (tiny("LFCC_LCNN").eval(), speech + high))
+        )
+    assert (with_it - without).abs().max() < 0.01 * (all_heard - without).abs().max()
+
+
 def test_lfcc_of_speech_is_scipys(shared):
     x = np.load(shared / "fixtures" / "logits" / "aasist.npz")["waveforms"][:1]
     with torch.autocast("cpu", torch.bfloat16):  # which the front end does not use
@@ -340,6 +373,16 @@ def test_lfcc_of_speech_is_scipys(shared):
 
 def test_lfcc_of_silence_is_finite():
     assert LFCC(20)(torch.zeros(1, 2400)).isfinite().all()
+
+
+def test_deltas_as_channels_are_standardised():
+    """In training each value has mean 0 and variance 1 over the batch's frames; cepstra, deltas, deltas of deltas."""
+    model, x, seen = tiny("LFCC_LCNN", **DELTAS), speechlike(3, 8000), []
+    model.lcnn.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    model(x)
+    features = model.lfcc(x)  # (3, 51, 60)
+    expected = (features - features.mean((0, 1))) / (features.var((0, 1), correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(seen[0], torch.stack(expected.chunk(3, dim=2), dim=1), rtol=1e-3, atol=1e-4)
 
 
 def test_lfcc_masking_makes_neighbours_equal():
@@ -355,6 +398,40 @@ def test_lfcc_masking_makes_neighbours_equal():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         assert {equal_pairs(lfcc(x, mask=True)) for _ in range(50)} == {0, 1, 2, 3, 4}  # up to 5 filters
+
+
+# ---------------------------------------------------------------------------------------------------------- ensemble
+
+
+def test_an_ensemble_scores_the_mean_of_its_members():
+    model, x = tiny("Ensemble").eval(), speechlike(3, 8000)
+    with torch.inference_mode():
+        (hidden, logits), parts = model(x), [member(x) for member in model.members]
+    torch.testing.assert_close(logits, (parts[0][1] + parts[1][1]) / 2)
+    torch.testing.assert_close(hidden, torch.cat([part for part, _ in parts], dim=1))
+
+
+def test_members_learn_from_crops_of_their_own():
+    """Crops in turn; each member's gradient is what it would have alone with its crops, each batch norm's mean too."""
+    model, x, y = tiny("Ensemble"), speechlike(5, 8000), torch.tensor([0, 1, 1, 0, 1])
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    alone = copy.deepcopy(model)
+    hidden, logits = model(x)
+    F.cross_entropy(logits, y, reduction="sum").backward()
+    for first, member in enumerate(alone.members):
+        own_hidden, own = member(x[first::2])
+        F.cross_entropy(own, y[first::2], reduction="sum").backward()
+        torch.testing.assert_close(logits[first::2], own)
+        torch.testing.assert_close(hidden[first::2].abs().sum(), own_hidden.abs().sum())
+    for (name, found), expected in zip(model.named_parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6, msg=name)
+    for found, expected in zip(model.buffers(), alone.buffers(), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+# ------------------------------------------------------------------------------------------------- wrong model_config
 
 
 @pytest.mark.parametrize(
@@ -397,6 +474,21 @@ def test_wrong_model_configs_are_named(change, words):
         ("LFCC_LCNN", {"channels": [4, 4, 4, 3]}, "model_config.channels.*even"),
         ("LFCC_LCNN", {"nb_filters": 5}, "model_config.nb_filters"),
         ("LFCC_LCNN", {"nb_filters": 129}, "model_config.nb_filters"),
+        ("LFCC_LCNN", DELTAS | {"nb_filters": 15}, "model_config.nb_filters.*16 … 128"),
+        ("LFCC_LCNN", {"deltas": "planes"}, "model_config.deltas.*features, channels"),
+        ("LFCC_LCNN", {"highest": 8001}, "model_config.highest.*8000 Hz"),
+        ("LFCC_LCNN", {"highest": 0}, "model_config.highest.*8000 Hz"),
+        ("LFCC_LCNN", {"highest": 1000}, "model_config.nb_filters.*6 … 16"),
+        ("Ensemble", {"members": []}, "model_config.members.*two or more"),
+        ("Ensemble", {"members": TINY["Ensemble"]["members"][:1]}, "model_config.members.*two or more"),
+        (
+            "Ensemble",
+            {"members": [{"architecture": "LFCC_LCNN", "nb_samp": 8000}] * 2},
+            "model_config.members.*nb_samp",
+        ),
+        ("Ensemble", {"members": [TINY["Ensemble"]] * 2}, "model_config.members.*members, nb_samp"),
+        ("Ensemble", {"members": [{"architecture": "LSTM"}] * 2}, "one of AASIST"),
+        ("Ensemble", {"members": ["AASIST"] * 2}, "model_config.members"),
         ("LFCC_LCNN", {"nb_samp": 2399}, "model_config.nb_samp.*2400 or more"),
     ],
 )
