@@ -523,7 +523,11 @@ def test_eval_of_given_weights(finished, tmp_path, tiny_corpus):
 # --------------------------------------------------------------------------------------------------- bad input
 
 
-PAIR = {"architecture": "Ensemble", "nb_samp": 8000, "members": [{"architecture": "LFCC_LCNN"}] * 2}
+PAIR = {
+    "architecture": "Ensemble",
+    "nb_samp": 8000,
+    "members": [{"architecture": "LFCC_LCNN", "nb_filters": filters} for filters in (20, 40)],
+}
 
 
 def attempt(folder: Path, corpus: Path, *arguments: object, **changes) -> subprocess.CompletedProcess:
