@@ -732,7 +732,7 @@ class Page:
 
     def check_one(self, file: str | None, model: str, device: str, *settings):
         """The verdict as soon as it is there, then what takes longer to draw."""
-        require(file, "upload or record speech first")
+        require(file, "no recording has arrived yet: upload or record speech first")
         yield {shown: idle("…") for shown in (self.parts, *self.drawn.values())}
         yield {button: self.gr.update(interactive=False) for button in self.saved}
         with self.desk.job([file]) as files:
