@@ -128,6 +128,7 @@ def evaluate_only(config: Config, data: Data, folder: Path, place: Place) -> Non
     """--eval: score eval with the configured weights."""
     if not config.model_path:
         raise UserError("--eval needs weights", "model_path in the config, or --eval_model_weights", "none")
+    data.pack()
     set_precision("fp32", place.device)
     detector = Detector(TorchEngine(load_initial(config, config.model_path), place.device))
     bar = {"leave": False, "disable": None if place.processes.leads else True}

@@ -65,11 +65,13 @@ class Place(NamedTuple):
 class Data:
     """The checked corpus of a run: its partitions, the ASV scores of all but train, and notes for people.
 
-    `eval_sets` names the partitions that are only there to be scored at the end of a training.
+    `eval_sets` names the partitions that are only there to be scored at the end of a training. Nothing is decoded until
+    `pack()`, which takes minutes, so that whatever else is wrong with a run is said before.
     """
 
     def __init__(self, config: Config, names: Iterable[str], device: torch.device):
         require_transforms(config)
+        self.config, self.device = config, device
         partitions = [gather(config.database_path, config.track, name) for name in names]
         if config.asv_score_path:
             path = open_corpus(config.database_path[0], config.track).root / config.asv_score_path
@@ -88,9 +90,15 @@ class Data:
                 at = f" at {one.asv}" if one.asv else ""
                 self.notes.append(f"no ASV scores{at}: min t-DCF of {one.name} is not computed")
         vocoded = [one.with_vocoded(config.vocode) if one.name == "train" else one for one in partitions]
-        self.partitions = {one.name: with_pack(one, config, device) for one in vocoded}
+        self.partitions = {one.name: one for one in vocoded + further}
+
+    def pack(self) -> None:
+        """Have the samples where `cache` says. Raises what `with_pack` raises."""
+        config = self.config
         seldom = config if config.cache == "off" else replace(config, cache="mmap")  # memory is for what is read often
-        self.partitions |= {one.name: with_pack(one, seldom, device) for one in further}
+        for name, one in self.partitions.items():
+            if one.pack is None:
+                self.partitions[name] = with_pack(one, seldom if name in self.eval_sets else config, self.device)
 
     def is_bonafide(self, name: str) -> np.ndarray:
         return self.partitions[name].is_bonafide()
@@ -213,6 +221,7 @@ class Training:
         self.stepper = Stepper(self.model, config, self.steps_per_epoch, self.share.size)
         self.scorer = compiled(self.model) if config.compile else self.model
         self.swa = AveragedModel(self.model)
+        data.pack()
         if self.share.rank:
             torch.manual_seed(config.seed + self.share.rank)  # the same weights, but other dropout
         self.progress, self.losses = Progress(), deque()  # losses: (step, loss) that are not added up yet

@@ -78,6 +78,7 @@ def train(args, name: str, seed: int) -> None:
     config = replace(config, seed=seed, num_epochs=args.epochs, eval_sets=(), num_workers=args.num_workers)
     place = Place(torch.device(args.device), Processes(timedelta(minutes=1)))
     data = Data(config, ("train", "dev", "eval"), place.device)
+    data.pack()  # the whole, once for all variants
     if source:
         data.partitions["train"] = without(data.partitions["train"], source)
     training = Training(config, data, folder_of(args, name, seed), place, None)

@@ -134,16 +134,17 @@ def test_crops_shorter_than_chunks_and_a_balanced_calibration(tmp_path, tiny_cor
 
 
 def test_crops_that_do_not_fit_the_model(tmp_path, tiny_corpus):
+    """It is said before anything is packed, which takes minutes."""
     rawgat = {"architecture": "RawNetGatSpoofST", "nb_samp": 16_000, "first_conv": 64}
     rawgat["filts"] = [24, [1, 4], [4, 4], [4, 8], [8, 8]]
     for model_config, crop, words in (
         (TINY_MODEL, 1000, ("crop_samples 1000", "model_config.nb_samp", "or more")),
         (rawgat, 5000, ("crop_samples", "null: RawNetGatSpoofST is made for one length", "5000")),
     ):
-        arguments = mini(tmp_path, tiny_corpus, model_config=model_config, crop_samples=crop)
-        arguments += ["--output_dir", tmp_path / "runs"]
+        arguments = mini(tmp_path, tiny_corpus, model_config=model_config, crop_samples=crop, cache="mmap")
+        arguments += ["--output_dir", tmp_path / "runs", "--cache_path", tmp_path / "packed"]
         assert_user_error(Command(tmp_path, "main.py", *arguments).wait(), *words)
-        assert not any((tmp_path / "runs").glob("*"))
+        assert not any((tmp_path / "runs").glob("*")) and not (tmp_path / "packed").exists()
 
 
 def test_swa_is_the_mean_of_its_epochs_with_fresh_batch_norm(tmp_path, tiny_corpus):
