@@ -16,7 +16,7 @@ from config import load_config
 from engines import export_onnx
 from models import architectures, build_model
 from models.layers import GraphPool, ResidualBlock, ResidualBlock1d, SincBank
-from models.LFCC_LCNN import LFCC
+from models.LFCC_LCNN import LFCC, MaxFeatureMap
 from utils import load_model
 from weights import Card
 
@@ -373,6 +373,22 @@ def test_lfcc_of_speech_is_scipys(shared):
 
 def test_lfcc_of_silence_is_finite():
     assert LFCC(20)(torch.zeros(1, 2400)).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_max_feature_map_is_torchs_maximum(dtype, layout):
+    """So is its gradient, but where both are equal, which torch halves."""
+    a, b, gradient = torch.randn(3, 2, 4, 20, 11).to(dtype)
+    a[:, 0] = b[:, 0]
+    x = torch.cat([a, b], dim=1).to(memory_format=layout).requires_grad_()
+    (found,) = torch.autograd.grad(MaxFeatureMap()(x), x, gradient)
+    y = x.detach().requires_grad_()
+    (expected,) = torch.autograd.grad(MaxFeatureMap().eval()(y), y, gradient)
+    assert torch.equal(MaxFeatureMap()(x), torch.maximum(a, b))
+    distinct = (a != b).repeat(1, 2, 1, 1)
+    assert torch.equal(found[distinct], expected[distinct])
+    assert torch.equal(found[:, 0], gradient[:, 0]) and not found[:, 4].any()
 
 
 def test_deltas_as_channels_are_standardised():
