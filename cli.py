@@ -88,10 +88,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[bool]:
+def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
     """Hold a folder's lock, making the folder; where another process holds it, say so and wait.
 
-    Gives False where the disk has no locks, as some network disks. Raises UserError when there can be no such folder.
+    Gives False where the disk has no locks, as some network disks. Raises UserError when there can be no such folder,
+    and instead of waiting where `wait` is false.
     """
     import fcntl
 
@@ -105,13 +106,30 @@ def alone(folder: Path) -> Iterator[bool]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                raise UserError(f"{folder} is in use", "no other process that writes to it", "one") from None
             print(f"note: waiting for another process that writes to {folder}", file=sys.stderr)
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:
             locked = False
+        _held.add(handle)
         yield locked
     finally:
+        _held.discard(handle)
         os.close(handle)
+
+
+_held: set[int] = set()  # by `alone`
+
+
+def _let_go() -> None:
+    """In a forked process, a loader's say: it would hold the lock on when its parent was killed."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):  # where processes fork
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -82,6 +82,7 @@ def run_to_end(training: "Training", resume: bool, overwrite: bool) -> int:
             shutil.rmtree(training.folder)
         raise
     finally:
+        training.claim.close()
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -228,6 +228,7 @@ class Training:
         self.signal = self.diverged = 0  # by which signal to stop; at which step of the epoch, from 1
         self.log: RunLog | None = None  # until begin() or restore()
         self.is_new = False  # the folder was made by this process, and no progress is in it
+        self.claim = ExitStack()  # to the folder, from begin() or restore() until it is closed
 
     def run(self) -> None:
         """Train every epoch, choose on dev, then score eval once. Raises Stopped on Ctrl-C and SIGTERM."""
@@ -413,12 +414,13 @@ class Training:
     def begin(self, overwrite: bool) -> None:
         """Make the run folder. It counts as a run, and can be resumed, from the moment that its config.conf is there.
 
-        Raises UserError when it holds a run already.
+        Raises UserError when it holds a run already, or another process writes to it.
         """
         leads = self.place.processes.leads
         with alone(self.folder.parent) if leads else nullcontext():  # of two runs that want one folder, one is refused
             is_new = not self.folder.exists()
             if leads:
+                self.claim.enter_context(alone(self.folder, wait=False))
                 make_folder(self.folder, overwrite)
             self.log = RunLog(self.folder, writes=leads)
             self._log_start()
@@ -440,7 +442,12 @@ class Training:
         print(HEADER, flush=True)
 
     def restore(self) -> None:
-        """Go back to where last.pth stands. Raises UserError when there is none or it is of another run."""
+        """Go back to where last.pth stands.
+
+        Raises UserError when there is none, it is of another run, or another process writes to the folder.
+        """
+        if self.place.processes.leads:
+            self.claim.enter_context(alone(self.folder, wait=False))
         path = self.folder / "weights" / "last.pth"
         last = self.load(path)
         if "stepper" not in last:
@@ -544,6 +551,7 @@ def make_folder(folder: Path, overwrite: bool) -> None:
     if (folder / "config.conf").exists():
         if not overwrite:
             raise UserError(f"run folder {folder} holds a run", "--resume, --overwrite or another --comment", "neither")
-        shutil.rmtree(folder)
+        for old in folder.iterdir():  # the folder itself stays: it is locked
+            old.unlink() if old.is_symlink() or old.is_file() else shutil.rmtree(old)
     for part in ("metrics", "scores", "weights"):
         (folder / part).mkdir(parents=True, exist_ok=True)

@@ -649,9 +649,25 @@ def test_of_two_runs_that_want_one_folder_one_is_refused(tmp_path, tiny_corpus):
             run.until(lambda run=run: "waiting for another process" in run.read(1))
     done = sorted((run.wait() for run in runs), key=lambda process: process.returncode)
     assert [process.returncode for process in done] == [0, 2]
-    assert "holds a run" in done[1].stderr
+    assert "is in use" in done[1].stderr or "holds a run" in done[1].stderr
     checkpoint = load_checkpoint(the_run(tmp_path) / "weights" / "best.pth")
     assert checkpoint["config"]["seed"] == load_config(the_run(tmp_path) / "config.conf").seed
+
+
+def test_a_run_that_is_going_is_neither_resumed_nor_overwritten(tmp_path, tiny_corpus):
+    arguments = mini(tmp_path, tiny_corpus, num_epochs=50)
+    going = Command(tmp_path, "main.py", *arguments)
+    going.until(lambda: any((tmp_path / "runs").glob("*/weights/best.pth")))
+    before = load_config(the_run(tmp_path) / "config.conf")
+    assert_user_error(run_command("main.py", "--resume", the_run(tmp_path)), "is in use", "no other process")
+    assert_user_error(Command(tmp_path, "main.py", *arguments, "--overwrite").wait(), "is in use")
+    going.kill(signal.SIGINT)
+    assert going.wait().returncode == 130
+    assert load_config(the_run(tmp_path) / "config.conf") == before
+    other = Command(tmp_path, "main.py", *arguments, "--overwrite", "--seed", before.seed + 1)
+    other.until(lambda: "1/50" in other.read(0))
+    other.kill()
+    assert load_config(the_run(tmp_path) / "config.conf").seed == before.seed + 1
 
 
 def test_a_run_is_not_overwritten_unasked(finished, tmp_path, tiny_corpus):
