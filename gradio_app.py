@@ -103,7 +103,7 @@ class Watched:
 
 def catalogue(folders: Sequence[Path]) -> dict[str, str]:
     """Label → checkpoint: the known ones by name, and what lies in the folders; links that lead out are left."""
-    places = [(ROOT / "exp_result", f"**/weights/{name}.pth") for name in ("best", "swa")]
+    places = [(ROOT / "exp_result", f"**/weights/{name}.pth") for name in ("best", "swa", "joined")]
     places += [(folder(), "*.pth"), (folder(), "*.onnx")]
     places += [(each, pattern) for each in folders for pattern in ("**/*.pth", "**/*.onnx")]
     found = {name: name for name in KNOWN}

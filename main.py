@@ -32,6 +32,7 @@ from config import INCIDENTAL, Config, load_config, require, to_dict
 from corpora import PARTITIONS
 from engines import TorchEngine
 from inference import Detector
+from join import join
 from processes import Processes, peers_alive
 from training import Data, Place, Stopped, Training, load_initial, score
 from utils import pick_device, set_precision
@@ -89,9 +90,10 @@ def run_to_end(training: "Training", resume: bool, overwrite: bool) -> int:
 
 
 def train_seeds(args, config: Config, data: "Data", folder: Path, place: Place) -> int:
-    """A run for each seed in a folder of its own, then mean and spread. What is finished is kept, what is not goes on.
+    """A run for each seed in a folder of its own, then mean and spread, and all of them as one model (join.py).
 
-    A run that fails is reported and the others are done. Raises UserError when all fail.
+    What is finished is kept, what is not goes on. A run that fails is reported and the others are done. Raises
+    UserError when all fail.
     """
     finished, failures = [], []
     for seed in args.seeds:
@@ -114,6 +116,8 @@ def train_seeds(args, config: Config, data: "Data", folder: Path, place: Place) 
     if place.processes.leads:
         summary = seeds.summarise([seeds.read_run(own) for own in finished])
         seeds.write(folder.with_name(f"{folder.name}_seeds"), summary)
+        if len(finished) > 1 and "encoder" not in config.model_config:
+            join(finished, data, config, folder.with_name(f"{folder.name}_seeds"))
         print(seeds.format_table(summary), flush=True)
     return 1 if failures else 0
 

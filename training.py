@@ -483,19 +483,7 @@ class Training:
             return
         if not name.startswith("epoch_"):
             self.data.write_scores("dev", scores, self.folder / "scores" / f"dev_{name}.txt")
-        is_bonafide = self.data.is_bonafide("dev")
-        alike = shares(self.data.partitions["dev"].trials, self.config.balance)
-        kinds = {"bonafide": scores[is_bonafide], "spoof": scores[~is_bonafide]}
-        fields = {
-            "config": to_dict(self.config),
-            "model": model.state_dict(),
-            "epoch": self.progress.epoch,
-            "dev_eer": dev["eer_percent"] / 100,
-            "dev_min_tdcf": dev["min_tdcf"],
-            "threshold": dev["eer_threshold"],
-            "calibration": fit_calibration(scores, is_bonafide, shares=alike)._asdict(),
-            "dev_scores": {kind: torch.from_numpy(np.sort(values)).float() for kind, values in kinds.items()},
-        }
+        fields = scored(self.config, self.data, model.state_dict(), scores, dev) | {"epoch": self.progress.epoch}
         save_checkpoint(self.folder / "weights" / f"{name}.pth", fields | more)
 
     def save_last(self) -> None:
@@ -544,6 +532,22 @@ class Training:
         numbers |= {name: round(speed, 3) for name, speed in speeds.items()} | flags
         numbers |= {"seconds": round(progress.seconds, 3), "peak_memory_bytes": peak_memory(self.place.device)}
         self.log.event("epoch", epoch=progress.epoch, **numbers)
+
+
+def scored(config: Config, data: Data, weights: dict[str, torch.Tensor], scores: np.ndarray, dev: dict) -> dict:
+    """What a checkpoint says of weights whose dev scores (N,) in protocol order have the metrics `dev`."""
+    is_bonafide = data.is_bonafide("dev")
+    alike = shares(data.partitions["dev"].trials, config.balance)
+    kinds = {"bonafide": scores[is_bonafide], "spoof": scores[~is_bonafide]}
+    return {
+        "config": to_dict(config),
+        "model": weights,
+        "dev_eer": dev["eer_percent"] / 100,
+        "dev_min_tdcf": dev["min_tdcf"],
+        "threshold": dev["eer_threshold"],
+        "calibration": fit_calibration(scores, is_bonafide, shares=alike)._asdict(),
+        "dev_scores": {kind: torch.from_numpy(np.sort(values)).float() for kind, values in kinds.items()},
+    }
 
 
 def make_folder(folder: Path, overwrite: bool) -> None:

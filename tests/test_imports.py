@@ -16,8 +16,8 @@ LEVELS = {
     "packed": 2, "vocoders": 2, "weights": 2, "decoding": 2, "run_log": 2, "augmentation": 2, "losses": 2,
     "demo_corpus": 3, "evaluation": 3, "models": 3, "corpora": 3, "verdict": 3, "seeds": 3, "doctor": 4,
     "make_corpus": 4, "utils": 4, "optimization": 4, "data_utils": 5, "engines": 5, "explain": 5, "export": 6,
-    "inference": 6, "training": 7, "main": 8, "comprehensive_eval": 8, "gradio_app": 8, "monitor_training": 8,
-    "resume_training": 9,
+    "inference": 6, "training": 7, "join": 8, "comprehensive_eval": 8, "gradio_app": 8, "monitor_training": 8,
+    "main": 9, "resume_training": 10,
 }  # fmt: skip
 HEAVY = {
     "av",

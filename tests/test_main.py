@@ -33,6 +33,8 @@ from forks import NO_DROPOUT, Command, Done, on_step
 import evaluation
 from cli import alone
 from config import load_config
+from join import joined
+from models import build_model
 from utils import load_checkpoint, load_model
 
 TINY = {
@@ -317,6 +319,7 @@ def test_seeds_leave_a_run_each_and_a_summary(sown):
     assert {path.name for path in summary.iterdir()} == {
         *(f"summary.{kind}" for kind in ("json", "txt", "tex")),
         *(f"seeds.{kind}" for kind in ("png", "pdf")),
+        *("weights", "scores", "metrics"),
     }
     found = json.loads((summary / "summary.json").read_text())
     assert found["seeds"] == [5, 6] and found["checkpoints"].keys() == {"best", "swa", "ema"}
@@ -332,6 +335,38 @@ def test_seeds_leave_a_run_each_and_a_summary(sown):
             assert value == pytest.approx(100 * dev)
             assert len(scored(run, f"eval_{name}")) == len(scored(run, f"dev_{name}")) == 16
     assert not same(weights(seed_run(sown, 5), "ema"), weights(seed_run(sown, 5), "best"))
+
+
+def test_seeds_together_are_one_model(sown):
+    folder, runs = sown / "runs" / "LA_mini_ep2_bs6_seeds", [seed_run(sown, seed) for seed in (5, 6)]
+    model, checkpoint = load_model(folder / "weights" / "joined.pth")
+    x = torch.randn(3, 64_600, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        own = [load_model(run / "weights" / "ema.pth")[0](x)[1] for run in runs]
+        torch.testing.assert_close(model(x)[1], sum(own) / 2)
+    assert checkpoint["seeds"] == [5, 6] and checkpoint["config"]["model_config"]["architecture"] == "Ensemble"
+    for partition in ("dev", "eval"):
+        scores = [[line.split() for line in (run / "scores" / f"{partition}_ema.txt").open()] for run in runs]
+        together = [line.split() for line in (folder / "scores" / f"{partition}_joined.txt").open()]
+        for *trial, score in zip(*scores, together, strict=True):
+            assert {tuple(one[:3]) for one in (*trial, score)} == {tuple(score[:3])}
+            assert float(score[3]) == pytest.approx(np.mean([float(one[3]) for one in trial]))
+    dev = json.loads((folder / "metrics" / "dev_joined.json").read_text())
+    assert checkpoint["threshold"] == dev["eer_threshold"] and 100 * checkpoint["dev_eer"] == dev["eer_percent"]
+
+
+def test_ensembles_of_seeds_give_their_members():
+    config = {"model_config": PAIR | {"nb_samp": 16_000, "output": "cosine"}}
+    checkpoints = [{"config": config, "model": build_model(config["model_config"]).state_dict()} for _ in range(2)]
+    model_config, weights = joined(checkpoints)
+    model, x = build_model(model_config).eval(), torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0))
+    model.load_state_dict(weights)
+    assert len(model.members) == 4 and model.nb_samp == 16_000
+    with torch.no_grad():
+        found = [build_model(config["model_config"]).eval() for _ in checkpoints]
+        for one, checkpoint in zip(found, checkpoints, strict=True):
+            one.load_state_dict(checkpoint["model"])
+        torch.testing.assert_close(model(x)[1], (found[0](x)[1] + found[1](x)[1]) / 2)
 
 
 def test_one_of_the_seeds_is_that_seeds_run(sown, tiny_corpus, tmp_path):
