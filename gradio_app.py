@@ -687,7 +687,7 @@ class Page:
         sources = {"sources": ["upload", "microphone"], "buttons": []}
         self.audio = gr.Audio(type="filepath", label="Recording", elem_id="audio", **sources)
         with gr.Row():
-            other = gr.UploadButton("Video, other formats …", size="sm", min_width=100, elem_id="other")
+            other = gr.UploadButton("Video, other …", size="sm", min_width=100, elem_id="other")
             for name in ("bonafide", "spoof"):
                 button = gr.Button(f"Example: {NAMES[name]}", size="sm", min_width=100)
                 button.click(lambda name=name: examples()[name], outputs=self.audio, queue=False, **PRIVATE)
@@ -923,7 +923,7 @@ ABOUT = """<article>
 <p><b>✓ Bona fide</b> if the score is above the threshold, <b>⚠ spoof</b> if not, <b>? cannot say</b> where a score
 would mean nothing: silence, less than half a second of sound, a model without threshold.</p>
 <p>It is evidence about this kind of signal, by a model that knows the attacks and recordings it was trained on.
-LCNN-mixed, chosen at first, errs on one clip in sixteen of speech like what it was trained on, but on a third of
+LCNN-mixed, chosen at first, errs on one clip in eighteen of speech like what it was trained on, but on a third of
 telephone speech; the published AASIST errs on 0.83 % of ASVspoof2019, on which it was trained, and on 40 % of that
 other speech. Noise and strong compression make either worse. “Bona fide” says nothing about what was said, or whether
 real speech was cut and rearranged.</p>

@@ -134,8 +134,10 @@ def test_the_shipped_checkpoint_is_in_the_repository_and_whole():
 
 
 def test_the_shipped_checkpoint_is_what_its_recipe_makes():
-    """The same model, data and augmentation as in config/shipped.conf, but for the seed and where the data lies."""
-    made, recipe = load_model(locate(SHIPPED))[1]["config"], to_dict(load_config(ROOT / "config" / "shipped.conf"))
+    """Three seeds of the model, data and augmentation in config/shipped.conf, but for where the data lies."""
+    checkpoint, recipe = load_model(locate(SHIPPED))[1], to_dict(load_config(ROOT / "config" / "shipped.conf"))
+    made, (one, together) = checkpoint["config"], (c.pop("model_config") for c in (recipe, checkpoint["config"]))
+    assert checkpoint["seeds"] == [1, 2, 3] and together == one | {"members": 3 * one["members"]}
     differ = {name for name, value in recipe.items() if made[name] != value}
     assert differ <= {"seed", "num_workers", "cache_path", "database_path", "eval_sets"}
 
