@@ -21,13 +21,15 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-import evaluation
-from cli import Parser, UserError, run, write_text
-from corpora import KINDS, REPORTED_SUBSET, Partition
+from common.command import Parser, run
+from common.errors import UserError
+from common.files import write_text
+from corpora.trials import KINDS, REPORTED_SUBSET, Partition
 from data_utils import preflight, tolerant_loader
-from inference import Detector
-from score_files import AsvScores, Scores, listing, read_scores, write_scores
-from weights import file_sha256, locate
+from metrics import evaluate as evaluation
+from metrics.score_files import AsvScores, Scores, listing, read_scores, write_scores
+from scoring.detector import Detector
+from scoring.weights import file_sha256, locate
 
 PARTIAL = "scores.partial"  # scores as they come; gone when a run is complete
 SEED = 1234  # of the bootstrap, as in evaluation.py

@@ -20,14 +20,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-import audio
-import packed
-from augmentation import Augmentation
-from augmentation import build as build_augmentation
-from cli import Parser, UserError, run, write_text
+from audio.augmentation import Augmentation
+from audio.augmentation import build as build_augmentation
+from audio.chunks import fit
+from audio.vocoders import vocode
+from common.command import Parser, run
+from common.errors import UserError
+from common.files import write_text
 from config import Config
-from corpora import MAX_NAMED, Partition, Trial, copy_int16
-from vocoders import vocode
+from corpora import packed
+from corpora.trials import MAX_NAMED, Partition, Trial, copy_int16
 
 UPLOAD_SAMPLES = 1 << 26  # that go to a GPU at once
 
@@ -176,7 +178,7 @@ class SpeechDataset(Dataset):
 
     def _crop(self, index: int) -> np.ndarray:
         """(length,) as they are stored."""
-        return audio.fit(self.partition.waveform(index), self.length, self._rng(index))
+        return fit(self.partition.waveform(index), self.length, self._rng(index))
 
     def _computed(self, index: int) -> np.ndarray:
         """(length,) float32 after the augmentation, if there is any."""
@@ -184,15 +186,14 @@ class SpeechDataset(Dataset):
         if x.dtype == np.int16:
             x = x / np.float32(packed.FULL_SCALE)
         x = self.augmentation.whole(x, rng) if self.augmentation else x
-        x = audio.fit(x, self.length, rng)
+        x = fit(x, self.length, rng)
         return self.augmentation.crop(x, rng) if self.augmentation else x
 
     def _cut_on_device(self, indices: Sequence[int]) -> tuple[torch.Tensor, list[None]]:
         samples, pack = self.partition.on_device, self.partition.pack
         longest = np.maximum(pack.lengths[indices], self.length).tolist()  # shorter audio is repeated
         firsts = [
-            audio.fit(range(count), self.length, self._rng(index))[0]
-            for count, index in zip(longest, indices, strict=True)
+            fit(range(count), self.length, self._rng(index))[0] for count, index in zip(longest, indices, strict=True)
         ]
         columns = np.stack([pack.starts[indices], firsts, pack.lengths[indices]])[..., None]
         starts, firsts, lengths = torch.from_numpy(columns).to(samples.device)  # each (B, 1)
@@ -337,8 +338,8 @@ def tolerant_loader(partition: Partition, length: int, num_workers: int, batches
 
 def main() -> int:
     """`check`: print the doctor's report; exit code 1 if there are problems."""
-    import doctor
-    import plots
+    from corpora import check as doctor
+    from plots import scores as plots
 
     parser = Parser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-import audio
-from cli import Parser, UserError, replacing, run
-from engines import export_onnx, exported_path, load, read_exported, write_exported
-from metrics import compute_eer, fit_calibration
-from score_files import BONAFIDE
-from weights import KNOWN, Card, locate
+from audio import reading
+from audio.chunks import fit
+from common.command import Parser, run
+from common.errors import UserError
+from common.files import replacing
+from metrics.curves import compute_eer, fit_calibration
+from metrics.score_files import BONAFIDE
+from scoring.engines import export_onnx, exported_path, load, read_exported, write_exported
+from scoring.weights import KNOWN, Card, locate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +61,7 @@ def read_score_set(path: str | Path) -> list[Labelled]:
 
 def chunk(file: Labelled, nb_samp: int) -> np.ndarray:
     """(1, nb_samp): a file's beginning, from which scores are made."""
-    return audio.fit(audio.read(file.path), nb_samp)[None]
+    return fit(reading.read(file.path), nb_samp)[None]
 
 
 def quantise(fp32: Path, files: list[Labelled], path: Path) -> None:

@@ -16,157 +16,25 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-import audio
-from audio import SAMPLE_RATE, AudioError, Chunker, Facts, Recording, fit
-from cli import Parser, UserError, run
-from decoding import recordings
-from engines import Engine, load
-from journal import Journal, part_path, write_csv, write_scores
-from processes import Processes
-from score_files import BONAFIDE
-from verdict import AGGREGATES, NAMES, Chunk, Judge, Result, Settings, line, operating_point, report, summary
-from weights import KNOWN, SHIPPED, Card, locate
+from audio import SAMPLE_RATE, reading
+from audio.chunks import fit
+from audio.reading import Recording
+from common.command import Parser, run
+from common.errors import UserError
+from common.processes import Processes
+from plots.scores import PICTURED_SECONDS
+from scoring.detector import Detector
+from scoring.results import Journal, part_path, write_csv, write_scores
+from scoring.verdict import AGGREGATES, NAMES, Chunk, Judge, Result, line, report, summary
+from scoring.weights import KNOWN, SHIPPED
 
-if TYPE_CHECKING:  # torch takes longer to import than an exported model to give its first score
-    from torch import Tensor
-
-SILENCE = 1e-3  # of full scale: a chunk that is nowhere louder has no score
-PICTURED_SECONDS = 600  # longer recordings are drawn without waveform and spectrogram
 ROLLING_SECONDS = 30  # what a stream's verdict looks back on
-
-
-@dataclass
-class _Timeline:
-    """A file whose chunks are being scored."""
-
-    path: Path
-    starts: list[float] = field(default_factory=list)  # s
-    scores: list[float | None] = field(default_factory=list)
-    waiting: int = 0  # chunks not scored yet
-    outcome: Facts | AudioError | None = None  # None: still being read
-
-
-class Detector:
-    """An engine with the scoring loop around it. card: what is known of the weights (None: of a model in training)."""
-
-    def __init__(self, engine: Engine, card: Card | None = None):
-        self.engine, self.card = engine, card
-
-    @classmethod
-    def from_checkpoint(
-        cls, model: str | Path, device: str = "auto", engine: str = "torch", precision: str = "fp32"
-    ) -> "Detector":
-        """The detector in a checkpoint of ours, a bare official state dict or an exported model; or an official name.
-
-        Raises UserError.
-        """
-        return cls(*load(locate(str(model)), engine, precision, str(device)))
-
-    def score(self, waveforms: "np.ndarray | Tensor | Iterable") -> np.ndarray:
-        """Scores (N,) float64 of waveforms (N, samples), or of the batches (B, samples) that an iterable gives.
-
-        A batch may be a tuple that starts with the waveforms, as a loader's is.
-        """
-        batches = [waveforms] if hasattr(waveforms, "shape") else waveforms
-        waveforms = (batch[0] if isinstance(batch, tuple | list) else batch for batch in batches)
-        return np.concatenate([np.empty(0), *(self.engine.logits(batch)[:, BONAFIDE] for batch in waveforms)])
-
-    def judge(self, threshold: float | None = None, target_far: float | None = None, **settings) -> Judge:
-        """How this detector's scores become verdicts; `settings` as in `verdict.Settings`. Raises UserError."""
-        point = operating_point(self.card, threshold, target_far)
-        return Judge(self.card, Settings(*point, **settings), self.engine.nb_samp / SAMPLE_RATE)
-
-    def score_file(self, path: str | Path, judge: Judge | None = None) -> Result:
-        """Read, score and judge one file of any format and length."""
-        return next(self.score_files([Path(path)], judge or self.judge()))
-
-    def score_files(
-        self, paths: Iterable[Path], judge: Judge, workers: int = 0, heard: Callable[[float], object] | None = None
-    ) -> Iterator[Result]:
-        """The result of every file, in order; batches run across files, `workers` processes decode ahead (0: none).
-
-        heard: called with seconds of audio as they are taken in.
-        """
-        hop = max(1, round(self.engine.nb_samp * (1 - judge.settings.overlap)))
-        for file in self._timelines(recordings(paths, workers, judge.settings.channel), hop, heard):
-            seconds = file.outcome.seconds if isinstance(file.outcome, Facts) else 0.0
-            ends = [min(start + judge.chunk_seconds, seconds) for start in file.starts]
-            chunks = [Chunk(*values) for values in zip(file.starts, ends, file.scores, strict=True)]
-            yield judge(file.path, file.outcome, chunks)
-
-    def score_stream(self, source: BinaryIO, hop: int) -> Iterator[Chunk]:
-        """Chunks, `hop` samples apart, of raw PCM (16-bit little-endian, mono, 16 kHz) as soon as each is complete."""
-        chunker, heard, stray = Chunker(self.engine.nb_samp, hop), 0, b""
-        while piece := source.read1(2 * SAMPLE_RATE // 10):
-            piece = stray + piece
-            whole = len(piece) // 2 * 2
-            samples, stray = np.frombuffer(piece[:whole], "<i2").astype(np.float32) / 32768, piece[whole:]
-            heard += len(samples)
-            yield from self._stream_chunks(*chunker.feed(samples), heard)
-        if heard:
-            yield from self._stream_chunks(*chunker.end(), heard)
-
-    def _stream_chunks(self, chunks: np.ndarray, starts: np.ndarray, heard: int) -> Iterator[Chunk]:
-        for chunk, start in zip(chunks, starts, strict=True):
-            end = min(start + len(chunk), heard)
-            yield Chunk(start / SAMPLE_RATE, end / SAMPLE_RATE, None if is_silent(chunk) else self._score([chunk])[0])
-
-    def _timelines(self, files_read: Iterable, hop: int, heard: Callable | None) -> Iterator[_Timeline]:
-        """Each file, in order, once all its chunks are scored."""
-        files: deque[_Timeline] = deque()
-        batch: list[tuple[_Timeline, int, np.ndarray]] = []  # file, number of the chunk, chunk
-
-        def take(file: _Timeline, chunks: np.ndarray, starts: np.ndarray) -> None:
-            for chunk, start in zip(chunks, starts, strict=True):
-                file.starts.append(start / SAMPLE_RATE)
-                file.scores.append(None)
-                if not is_silent(chunk):
-                    file.waiting += 1
-                    batch.append((file, len(file.scores) - 1, chunk))
-                if len(batch) == self.engine.batch_size:
-                    score_batch()
-
-        def score_batch() -> None:
-            for (file, number, _), score in zip(batch, self._score([chunk for *_, chunk in batch]), strict=True):
-                file.scores[number] = score
-                file.waiting -= 1
-            batch.clear()
-
-        for path, recording in files_read:
-            files.append(file := _Timeline(path))
-            chunker = Chunker(self.engine.nb_samp, hop)
-            try:
-                for block in recording:
-                    take(file, *chunker.feed(block))
-                    if heard:
-                        heard(len(block) / SAMPLE_RATE)
-                take(file, *chunker.end())
-                file.outcome = recording.facts
-            except AudioError as error:
-                file.outcome = error
-            while files and not files[0].waiting:
-                yield files.popleft()
-        score_batch()
-        yield from files
-
-    def _score(self, chunks: list[np.ndarray]) -> list[float]:
-        """Raises UserError when the model gives no number."""
-        scores = self.score(np.stack(chunks)) if chunks else np.empty(0)
-        if not np.isfinite(scores).all():
-            raise UserError("the model gives no score", "a finite number (is the checkpoint sound?)", "NaN or infinity")
-        return scores.tolist()
-
-
-def is_silent(chunk: np.ndarray) -> bool:
-    return np.abs(chunk).max() < SILENCE
 
 
 # -------------------------------------------------------------------------------------------------- files and results
@@ -195,7 +63,7 @@ def files_below(folder: Path, recursive: bool) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"--audio_dir {folder}", "a folder", "a file" if folder.exists() else "nothing there")
     there = sorted(path for path in (folder.rglob("*") if recursive else folder.iterdir()) if path.is_file())
-    found = [path for path in there if path.suffix.lower() in audio.ENDINGS]
+    found = [path for path in there if path.suffix.lower() in reading.ENDINGS]
     if others := len(there) - len(found):
         print(f"note: {others} files in {folder} have no ending of audio or video and are left out", file=sys.stderr)
     if not found:
@@ -212,7 +80,7 @@ def score_batch(detector: Detector, judge: Judge, files: list[Path], args) -> in
     if path and processes.rank == 0:
         journal = Journal(path, header, args.overwrite)
         journal.gather(names)
-    to_do = processes.share([file for file in files if journal is None or str(file) not in journal.places])
+    to_do = processes.broadcast([file for file in files if journal is None or str(file) not in journal.places])
     if done := len(files) - len(to_do):
         print(
             f"note: {done} of {len(files)} files are in {path} already (--overwrite: score them anew)", file=sys.stderr
@@ -227,7 +95,7 @@ def score_batch(detector: Detector, judge: Judge, files: list[Path], args) -> in
             part.append(result.to_dict())
         if args.visualize:
             picture(result, judge, detector, args)
-    processes.share([])
+    processes.barrier()
     if journal:
         journal.gather(names)
         failures = sum(result["error"] is not None for result in journal.read(names))
@@ -293,7 +161,7 @@ def show(result: Result, judge: Judge, brief: bool) -> None:
 
 def picture(result: Result, judge: Judge, detector: Detector, args) -> None:
     """Draw the recording and its scores to <output_dir>/<utt_id>.png and .pdf."""
-    import plots
+    from plots import scores as plots
 
     if result.error:
         return
@@ -311,7 +179,7 @@ def picture(result: Result, judge: Judge, detector: Detector, args) -> None:
 
 def explain_lowest(result: Result, samples: np.ndarray, detector: Detector):
     """What the lowest chunk's score rests on (None: no chunk has a score)."""
-    from explain import saliency
+    from scoring.explain import saliency
 
     scored = [chunk for chunk in result.chunks if chunk.score is not None]
     if not scored:

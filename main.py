@@ -25,16 +25,18 @@ from typing import get_args, get_origin
 
 from tqdm import tqdm
 
-import doctor
-import seeds
-from cli import Parser, UserError, run
-from config import INCIDENTAL, Config, load_config, require, to_dict
-from corpora import PARTITIONS
-from engines import TorchEngine
-from inference import Detector
-from join import join
-from processes import Processes, peers_alive
-from training import Data, Place, Stopped, Training, load_initial, score
+from common.command import Parser, run
+from common.errors import UserError
+from common.processes import Processes, peers_alive
+from common.schema import require
+from config import INCIDENTAL, Config, load_config, to_dict
+from corpora import check as doctor
+from corpora.trials import PARTITIONS
+from scoring.detector import Detector
+from scoring.engines import TorchEngine
+from training import seeds
+from training.ensemble import join
+from training.run import Data, Place, Stopped, Training, load_initial, score
 from utils import pick_device, set_precision
 
 PATIENCE = timedelta(minutes=30)  # that one process waits for another
@@ -46,14 +48,14 @@ def main() -> int | None:
     args = parse_arguments()
     device = pick_device(args.device)
     place = Place(device, Processes(PATIENCE, nvidia=device.type == "cuda"))
-    if not place.processes.leads:
+    if not place.processes.is_main:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 — the first process speaks for all
     with peers_alive():
         config, folder = resolve(args)
         if args.check_data:
             return check(config)
         data = Data(config, ("eval",) if args.eval else PARTITIONS, device)
-        for note in data.notes if place.processes.leads else ():
+        for note in data.notes if place.processes.is_main else ():
             print(f"note: {note}", file=sys.stderr)
         if args.eval:
             return evaluate_only(config, data, folder, place)
@@ -79,7 +81,7 @@ def run_to_end(training: "Training", resume: bool, overwrite: bool) -> int:
         with suppress(OSError):  # a full disk may be the error
             if training.log:
                 training.log.event("error", message=str(error)[:1000])
-        if training.is_new and training.place.processes.leads:
+        if training.is_new and training.place.processes.is_main:
             shutil.rmtree(training.folder)
         raise
     finally:
@@ -113,7 +115,7 @@ def train_seeds(args, config: Config, data: "Data", folder: Path, place: Place) 
             print(f"error: seed {seed}: {error}", file=sys.stderr)
     if not finished:
         raise failures[0]
-    if place.processes.leads:
+    if place.processes.is_main:
         summary = seeds.summarise([seeds.read_run(own) for own in finished])
         seeds.write(folder.with_name(f"{folder.name}_seeds"), summary)
         if len(finished) > 1 and "encoder" not in config.model_config:
@@ -136,9 +138,9 @@ def evaluate_only(config: Config, data: Data, folder: Path, place: Place) -> Non
     data.pack()
     set_precision("fp32", place.device)
     detector = Detector(TorchEngine(load_initial(config, config.model_path), place.device))
-    bar = {"leave": False, "disable": None if place.processes.leads else True}
+    bar = {"leave": False, "disable": None if place.processes.is_main else True}
     scores = score(detector, data.partitions["eval"], config, place, lambda loader: tqdm(loader, "score eval", **bar))
-    if place.processes.leads:
+    if place.processes.is_main:
         data.report(scores, folder, config.eval_output)
 
 

@@ -25,13 +25,15 @@ from numpy.random import Generator, default_rng
 from scipy import signal
 from tqdm import tqdm
 
-import audio
 from audio import SAMPLE_RATE as RATE
-from cli import Parser, UserError, replacing, run, write_text
-from demo_corpus import PARTITIONS, match_spectrum, read_stamp, replacing_folder
-from packed import in_order
-from score_files import listing
-from vocoders import VOCODERS, vocode
+from audio import reading
+from audio.vocoders import VOCODERS, vocode
+from common.command import Parser, run
+from common.errors import UserError
+from common.files import replacing, write_text
+from corpora.demo import PARTITIONS, match_spectrum, read_stamp, replacing_folder
+from corpora.packed import in_order
+from metrics.score_files import listing
 
 FORMAT, VERSION = "AASIST made corpus", 1
 FRAME = RATE // 50  # samples whose level is one: 20 ms
@@ -105,14 +107,14 @@ def find_sources(folder: Path, speakers: Path | None) -> list[Source]:
         named = read_speakers(speakers)
     else:
         there = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
-        files = [path for path in there if path.suffix.lower() in audio.ENDINGS]
+        files = [path for path in there if path.suffix.lower() in reading.ENDINGS]
         if others := len(there) - len(files):
             print(f"note: {others} files in {folder} have no ending of audio and are left out", file=sys.stderr)
         named = {str(file): file.parts[0] for file in files}
         if alone := sum(len(file.parts) == 1 for file in files):
             print(f"note: {alone} files lie in {folder} itself: each counts as a speaker of its own", file=sys.stderr)
     if not named:
-        raise UserError(f"nothing in {folder}", f"audio files ({' '.join(sorted(audio.ENDINGS))})", "none")
+        raise UserError(f"nothing in {folder}", f"audio files ({' '.join(sorted(reading.ENDINGS))})", "none")
     return [Source(i, folder / name, name, speaker) for i, (name, speaker) in enumerate(sorted(named.items()))]
 
 
@@ -191,7 +193,7 @@ def scan(job: tuple[Source, tuple[float, float]]) -> list[Piece] | str:
     """Worker: a recording's pieces, or why it cannot be read."""
     source, seconds = job
     try:
-        samples = audio.read(source.path)
+        samples = reading.read(source.path)
     except UserError as error:
         return str(error)
     # What the band leaves out, a rumble for one, shall not count as the loudest.
@@ -252,7 +254,7 @@ def write_group(job: tuple[Path, int, list[Utterance]]) -> list[float]:
     """Worker: make utterances of one recording, in the order of their pieces; returns their seconds."""
     folder, seed, utterances = job
     blocks, total, stop = [], 0, max(utterance.piece.stop for utterance in utterances)
-    for block in audio.Recording(utterances[0].piece.source.path):
+    for block in reading.Recording(utterances[0].piece.source.path):
         blocks.append(block)
         total += len(block)
         if total >= stop:

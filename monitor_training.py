@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import cli
-import plots
-from run_log import Log
+from common.command import Parser, run
+from common.errors import UserError
+from plots import scores as plots
+from training.log import Log
 
 NEWEST = Path("exp_result")  # where the newest run is looked for
 PHASES = {"train": "training", "dev": "scoring dev", "swa": "averaging", "eval": "scoring eval"}
@@ -70,18 +71,16 @@ def main() -> int:
 
 def parse_arguments(arguments: Sequence[str] | None = None):
     """The command line."""
-    parser = cli.Parser(prog="monitor_training.py", description=__doc__)
+    parser = Parser(prog="monitor_training.py", description=__doc__)
     parser.add_argument("--dir", nargs="+", type=Path, metavar="RUN", help="run folders, or folders that hold some")
     parser.add_argument("--interval", type=float, default=60, metavar="SECONDS", help="between looks (default: 60)")
     parser.add_argument("--once", action="store_true", help="look once and end")
     parser.add_argument("--plot", type=Path, metavar="OUT", help="also draw the curves: OUT.png, .pdf or .svg")
     options = parser.parse_args(arguments)
     if not 0.1 <= options.interval <= 1e6:
-        raise cli.UserError("bad --interval", "0.1 … 1e6 seconds", options.interval)
+        raise UserError("bad --interval", "0.1 … 1e6 seconds", options.interval)
     if options.plot and options.plot.suffix not in ("", ".png", ".pdf", ".svg"):
-        raise cli.UserError(
-            "bad --plot", "a name that ends in .png, .pdf or .svg, or in none (PNG and PDF)", options.plot
-        )
+        raise UserError("bad --plot", "a name that ends in .png, .pdf or .svg, or in none (PNG and PDF)", options.plot)
     return options
 
 
@@ -255,7 +254,7 @@ def newest_run(folder: Path) -> Path:
 
     found = find_runs(folder)
     if not found:
-        raise cli.UserError(f"no run below {folder}", "a folder with log.jsonl there, or --dir RUN", "none")
+        raise UserError(f"no run below {folder}", "a folder with log.jsonl there, or --dir RUN", "none")
     return max(found, key=written)
 
 
@@ -267,9 +266,7 @@ def look(runs: dict[Path, Run], folders: Iterable[Path]) -> list[Run]:
     for folder in folders:
         found = [path.resolve() for path in find_runs(folder)]
         if not found and not any(path.is_relative_to(folder.resolve()) for path in runs):
-            raise cli.UserError(
-                f"--dir {folder} holds no run", "a folder with log.jsonl, or one of such folders", "none"
-            )
+            raise UserError(f"--dir {folder} holds no run", "a folder with log.jsonl, or one of such folders", "none")
         runs |= {path: Run(path) for path in found if path not in runs}
     count = Counter(path.name for path in runs)
     for path, one in runs.items():
@@ -583,4 +580,4 @@ def trace(x: np.ndarray, y: np.ndarray, place: tuple[int, int], unicode: bool) -
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 import main
-from cli import Parser, UserError, run
-from run_log import Log
+from common.command import Parser, run
+from common.errors import UserError
+from training.log import Log
 
 
 def find_run(given: str | None) -> Path:

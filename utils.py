@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from cli import UserError, replacing
+from common.errors import UserError
+from common.files import replacing
 from config import Config, load_config
 from models import build_model
 

@@ -20,15 +20,16 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cli import run  # noqa: E402
-from config import Config, load_config, require  # noqa: E402
-from corpora import Partition, gather  # noqa: E402
-from metrics import compute_eer  # noqa: E402
-from packed import Packed  # noqa: E402
-from processes import Processes  # noqa: E402
-from score_files import read_scores  # noqa: E402
-from seeds import statistics  # noqa: E402
-from training import Data, Place, Training  # noqa: E402
+from common.command import run
+from common.processes import Processes
+from common.schema import require
+from config import Config, load_config
+from corpora.packed import Packed
+from corpora.trials import Partition, gather
+from metrics.curves import compute_eer
+from metrics.score_files import read_scores
+from training.run import Data, Place, Training
+from training.seeds import statistics
 
 PARTS = {  # of the augmentation
     "rawboost": ("rawboost",),

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-import audio
-import augmentation
+from audio import SAMPLE_RATE, augmentation
+from audio.chunks import CHUNK_SAMPLES
 
 ROWS = [
     *({"name": "rawboost", "combination": name} for name in ("lnl+isd", "lnl", "isd", "ssi", "lnl+isd+ssi", "lnl|isd")),
@@ -29,8 +29,8 @@ ROWS = [
 def rate(spec: dict, seconds: float) -> float:
     """Crops a second of processor time; the first call, which imports, is left out."""
     made, rng = augmentation.build([spec]), np.random.default_rng(0)
-    syllables = np.clip(np.sin(np.arange(audio.CHUNK_SAMPLES) * 2 * np.pi * 3 / audio.SAMPLE_RATE), 0, 1)
-    x = (0.1 * syllables * rng.standard_normal(audio.CHUNK_SAMPLES)).astype(np.float32)
+    syllables = np.clip(np.sin(np.arange(CHUNK_SAMPLES) * 2 * np.pi * 3 / SAMPLE_RATE), 0, 1)
+    x = (0.1 * syllables * rng.standard_normal(CHUNK_SAMPLES)).astype(np.float32)
     made.crop(made.whole(x, rng), rng)
     took, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end:

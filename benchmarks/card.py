@@ -18,15 +18,16 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
-import plots  # noqa: E402
-from audio import SAMPLE_RATE, fit  # noqa: E402
-from augmentation import build  # noqa: E402
-from cli import run  # noqa: E402
-from corpora import Partition, open_corpus  # noqa: E402
-from evaluation import add_intervals, bootstrap, evaluate  # noqa: E402
-from inference import Detector  # noqa: E402
-from metrics import compute_eer, threshold_at_far  # noqa: E402
-from score_files import Scores  # noqa: E402
+from audio import SAMPLE_RATE
+from audio.augmentation import build
+from audio.chunks import fit
+from common.command import run
+from corpora.trials import Partition, open_corpus
+from metrics.curves import compute_eer, threshold_at_far
+from metrics.evaluate import add_intervals, bootstrap, evaluate
+from metrics.score_files import Scores
+from plots import scores as plots
+from scoring.detector import Detector
 
 SETS = {
     "mixed dev": ("2019:{data}/mixed", "dev"),

@@ -17,12 +17,12 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from audio import SAMPLE_RATE  # noqa: E402
-from cli import run  # noqa: E402
-from config import load_config  # noqa: E402
-from corpora import gather  # noqa: E402
-from data_utils import train_loader, with_pack  # noqa: E402
-from doctor import Cue, listen, measure_cues  # noqa: E402
+from audio import SAMPLE_RATE
+from common.command import run
+from config import load_config
+from corpora.check import Cue, listen, measure_cues
+from corpora.trials import gather
+from data_utils import train_loader, with_pack
 
 
 def cues(partition, length: int, config) -> dict[str, Cue]:

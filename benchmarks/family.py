@@ -20,14 +20,14 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from config import load_config, save_config  # noqa: E402
-from corpora import each_eval, open_corpus  # noqa: E402
-from data_utils import score_loader  # noqa: E402
-from engines import TorchEngine  # noqa: E402
-from inference import Detector  # noqa: E402
-from metrics import compute_eer  # noqa: E402
-from seeds import statistics  # noqa: E402
-from training import load_initial  # noqa: E402
+from config import load_config, save_config
+from corpora.trials import each_eval, open_corpus
+from data_utils import score_loader
+from metrics.curves import compute_eer
+from scoring.detector import Detector
+from scoring.engines import TorchEngine
+from training.run import load_initial
+from training.seeds import statistics
 
 MODELS = {  # config, learning rate
     "RawNet2": ("RawNet2_baseline", 1e-4),

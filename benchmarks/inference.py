@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["THP_MEM_ALLOC_ENABLE"] = "0"  # plain torch; utils would set it
 
-import numpy as np  # noqa: E402
-import soundfile  # noqa: E402
+import numpy as np
+import soundfile
 
 SAMPLES = 64_600
 
@@ -39,10 +39,10 @@ def seconds(call, repeats: int) -> float:
 def engines(args, chunks: np.ndarray) -> None:
     import torch
 
-    from cli import UserError
-    from engines import load
+    from common.errors import UserError
+    from scoring.engines import load
+    from scoring.weights import locate
     from utils import load_model
-    from weights import locate
 
     torch.set_num_threads(args.threads)
     path = locate(args.model)
@@ -82,7 +82,7 @@ def cold_start(args, folder: Path) -> None:
 
 def throughput(args, folder: Path) -> None:
     """Files scored through decoding workers, against the engine alone on as many chunks, in four interleaved rounds."""
-    from inference import Detector
+    from scoring.detector import Detector
 
     detector = Detector.from_checkpoint(args.model, "auto", "auto")
     judge, size = detector.judge(threshold=0.0), detector.engine.batch_size
@@ -106,8 +106,8 @@ def gpu(args) -> None:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    from engines import load
-    from weights import locate
+    from scoring.engines import load
+    from scoring.weights import locate
 
     if not torch.cuda.is_available():
         print("\nno GPU here")

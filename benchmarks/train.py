@@ -41,15 +41,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import audio
-import packed
+from audio import SAMPLE_RATE
+from audio.chunks import fit
 from config import Config, load_config
-from corpora import Corpus
+from corpora import packed
+from corpora.trials import Corpus
 from data_utils import Order, score_loader, train_loader, with_pack
-from engines import TorchEngine
-from inference import Detector
 from models import build_model
-from optimization import Stepper, compiled, learning_rate
+from scoring.detector import Detector
+from scoring.engines import TorchEngine
+from training.optimization import Stepper, compiled, learning_rate
 from utils import pick_device, seed_everything, set_precision
 
 TRAIN, DEV, EPOCHS = 25_380, 24_844, 100  # the recipe that hours are projected for
@@ -73,7 +74,7 @@ NOISE = 3000 * np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float3
 def lengths(size: int) -> list[int]:
     """Samples of each utterance: 0.7 to 13 s, 3.4 s in the mean."""
     seconds = np.random.default_rng(1).lognormal(np.log(3.4) - 0.42**2 / 2, 0.42, size).clip(0.7, 13)
-    return (audio.SAMPLE_RATE * seconds).astype(int).tolist()
+    return (SAMPLE_RATE * seconds).astype(int).tolist()
 
 
 def utterance(index: int, length: int) -> np.ndarray:
@@ -127,7 +128,7 @@ def make_file(file: tuple[Path, int, int]) -> None:
     else:
         import soundfile
 
-        soundfile.write(temporary, utterance(index, length), audio.SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        soundfile.write(temporary, utterance(index, length), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     temporary.replace(path)
 
 
@@ -184,7 +185,7 @@ class Plain(Loop):
 
     def item(self, trial, rng: np.random.Generator | None = None) -> tuple[torch.Tensor, int]:
         samples = read_file(self.args.folder / "audio" / f"{trial.utt_id}{SUFFIX}")
-        return torch.Tensor(audio.fit(samples, self.length, rng)), trial.label
+        return torch.Tensor(fit(samples, self.length, rng)), trial.label
 
     def batches(self):
         self.model.train()

@@ -24,8 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import soundfile  # noqa: E402
+import numpy as np
+import soundfile
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
@@ -84,7 +84,7 @@ def soak(args, files: list[Path]) -> None:
     """Every user asks again and again for the score of its own file."""
     from gradio_client import Client, handle_file
 
-    from inference import Detector
+    from scoring.detector import Detector
 
     detector = Detector.from_checkpoint(args.model, engine="auto")
     expected = [detector.score_file(file).score for file in files]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from config import parse, require
+from common.schema import parse, require
 
 from . import build_model
 

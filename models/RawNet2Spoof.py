@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config import parse, require
+from common.schema import parse, require
 
 from .layers import ResidualBlock1d, SincBank, fp32, output_layer
 

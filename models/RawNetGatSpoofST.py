@@ -13,7 +13,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config import parse, require
+from common.schema import parse, require
 
 from .layers import GraphAttention, GraphPool, ResidualBlock, SincBank, are_filters, fp32, output_layer
 

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cli import UserError
-from config import parse, require
+from common.errors import UserError
+from common.schema import parse, require
 
 from .AASIST import GraphConfig, Graphs
 from .layers import SAMPLE_RATE, ResidualBlock, fp32

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from cli import UserError
+from common.errors import UserError
 
 ROOM = Path(__file__).parent
 

@@ -58,8 +58,9 @@ def tiny_corpus(tmp_path_factory) -> Path:
 
 
 def run_command(script: str, *arguments: object, **options) -> subprocess.CompletedProcess:
-    """`python script arguments…` in the repository's root, output captured as text."""
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    """`python script arguments…`, or `python -m module …`, in the repository's root, output captured as text."""
+    start = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+    command = [sys.executable, *start, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # small models: a second thread only waits
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600, **options)
 

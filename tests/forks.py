@@ -23,7 +23,8 @@ NO_DROPOUT = "import torch; torch.nn.Dropout.forward = lambda self, x: x\n"
 def on_step(number: int, what: str, rank: int = 0) -> str:
     """A prelude: before its training step `number` (from 1) the process of this rank does `what`, unless restarted."""
     return f"""
-import os, signal, time, optimization
+import os, signal, time
+from training import optimization
 step, count = optimization.Stepper.__call__, 0
 def counted(self, *arguments):
     global count

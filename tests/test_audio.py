@@ -9,11 +9,13 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from conftest import ROOT
 
-import audio
-from cli import UserError
+from audio import SAMPLE_RATE, reading
+from audio.chunks import CHUNK_SAMPLES, Chunker, chunks, fit
+from common.errors import UserError
 
-RATE = audio.SAMPLE_RATE
+RATE = SAMPLE_RATE
 
 
 def tone(seconds: float = 1.0, rate: int = RATE, hertz: float = 440.0) -> np.ndarray:
@@ -33,8 +35,8 @@ def encode(path, samples: np.ndarray, codec: str, rate: int = RATE) -> None:
         container.mux(stream.encode(None))
 
 
-def decode(path, **options) -> tuple[np.ndarray, audio.Facts]:
-    recording = audio.Recording(path, **options)
+def decode(path, **options) -> tuple[np.ndarray, reading.Facts]:
+    recording = reading.Recording(path, **options)
     samples = np.concatenate(list(recording))
     assert samples.dtype == np.float32
     assert recording.facts.seconds == len(samples) / RATE
@@ -43,7 +45,7 @@ def decode(path, **options) -> tuple[np.ndarray, audio.Facts]:
 
 def condition_of(path, **options) -> str:
     """Of the error that decoding `path` ends in; it is one line that names the path."""
-    with pytest.raises(audio.AudioError) as error:
+    with pytest.raises(reading.AudioError) as error:
         decode(path, **options)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -57,7 +59,7 @@ def noise(seconds: float) -> np.ndarray:
 def test_flac_is_exact(tmp_path):
     samples = np.random.default_rng(0).integers(-(2**15), 2**15, 20_000, dtype=np.int16)
     soundfile.write(tmp_path / "a.flac", samples, RATE)
-    read = audio.read(tmp_path / "a.flac")
+    read = reading.read(tmp_path / "a.flac")
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, samples / np.float32(32768))
 
@@ -69,7 +71,7 @@ def test_genuine_files_that_libsndfile_rejects(shared):
         with av.open(str(path)) as container:
             to_int = av.AudioResampler(format="s16", layout="mono")
             frames = [f.to_ndarray()[0] for frame in container.decode(audio=0) for f in to_int.resample(frame)]
-        np.testing.assert_array_equal(audio.read(path), np.concatenate(frames) / np.float32(32768))
+        np.testing.assert_array_equal(reading.read(path), np.concatenate(frames) / np.float32(32768))
         try:
             soundfile.read(path)
         except soundfile.LibsndfileError:
@@ -97,7 +99,7 @@ def test_formats(tmp_path, name, codec, rate):
     if codec not in av.codecs_available:
         pytest.skip(f"this FFmpeg has no {codec}")
     encode(tmp_path / name, tone(2.0, rate), codec, rate)
-    read = audio.read(tmp_path / name)
+    read = reading.read(tmp_path / name)
     assert abs(len(read) / RATE - 2.0) < 0.1
     spectrum = np.abs(np.fft.rfft(read[8000:24_000]))
     assert np.argmax(spectrum) == 440  # 1 Hz bins
@@ -153,9 +155,10 @@ def test_eight_channels_through_ffmpeg(tmp_path):
             container.mux(stream.encode(piece))
         container.mux(stream.encode(None))
     command = """
-import sys, audio, numpy
+import sys, numpy
+from audio import reading
 for channel in (1, 2, 8):
-    samples = numpy.concatenate(list(audio.Recording(sys.argv[1], channel)))
+    samples = numpy.concatenate(list(reading.Recording(sys.argv[1], channel)))
     print(numpy.argmax(numpy.abs(numpy.fft.rfft(samples[8000:24000]))))
 """
     assert run_python(command, tmp_path / "a.mkv").split() == ["200", "400", "1600"]
@@ -165,7 +168,7 @@ def test_blocks_join_to_the_whole_at_any_rate(tmp_path):
     soxr = pytest.importorskip("soxr")
     samples = np.random.default_rng(0).uniform(-0.9, 0.9, 25 * 44_100).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
-    blocks = list(audio.Recording(tmp_path / "a.wav"))
+    blocks = list(reading.Recording(tmp_path / "a.wav"))
     assert len(blocks) > 2
     np.testing.assert_array_equal(np.concatenate(blocks), soxr.resample(samples, 44_100, RATE, quality="HQ"))
 
@@ -177,7 +180,7 @@ def test_channel(tmp_path):
     np.testing.assert_array_equal(decode(path, channel=2)[0], right)
     np.testing.assert_array_equal(decode(path)[0], (left + right) / 2)
     for channel in (0, 3, -1):
-        with pytest.raises(audio.AudioError, match=f"no channel {channel} .*1 to 2") as error:
+        with pytest.raises(reading.AudioError, match=f"no channel {channel} .*1 to 2") as error:
             decode(path, channel=channel)
         assert error.value.condition == "no_such_channel"
 
@@ -220,7 +223,7 @@ def test_active_seconds(tmp_path, samples, active):
 def test_stereo_44_1_khz_becomes_mono_16_khz(tmp_path):
     left, right = tone(2.0, 44_100), np.zeros(88_200, np.float32)
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 44_100, subtype="FLOAT")
-    read = audio.read(tmp_path / "a.wav")
+    read = reading.read(tmp_path / "a.wav")
     assert len(read) == 2 * RATE
     np.testing.assert_allclose(read[2000:-2000], tone(2.0)[2000:-2000] / 2, atol=1e-3)
 
@@ -263,7 +266,7 @@ def damaged(tmp_path, kind: str):
 def test_damaged_files_are_named(tmp_path, kind, words):
     path = damaged(tmp_path, kind)
     with pytest.raises(UserError, match=words) as error:
-        audio.read(path)
+        reading.read(path)
     assert str(path) in str(error.value)
 
 
@@ -329,7 +332,7 @@ def test_truncated_files_give_what_is_there(tmp_path):
         np.testing.assert_array_equal(decoded, samples[: len(decoded)] / np.float32(32768))
         assert facts.seconds + facts.lost_seconds == pytest.approx(30, abs=1e-3)
         with pytest.raises(UserError, match=r"is truncated — expected \d+ samples by its header, found \d+"):
-            audio.read(path)
+            reading.read(path)
 
 
 def test_a_header_of_ten_hours_costs_nothing(tmp_path):
@@ -369,7 +372,7 @@ def test_ffmpeg_goes_on_where_libsndfile_stops(tmp_path):
     place = int(len(data) * 0.6)
     data[place : place + 5000] = bytes(5000)
     path.write_bytes(data)
-    recording = audio.Recording(path)
+    recording = reading.Recording(path)
     blocks = list(recording)
     frames = []
     with av.open(str(path)) as container:
@@ -398,14 +401,14 @@ def test_a_new_rate_in_mid_stream_keeps_the_pitch(tmp_path):
 
 
 def test_errors_survive_pickling():
-    error = pickle.loads(pickle.dumps(audio.AudioError("empty", "audio a.wav is empty", "sound", ValueError("x"))))
-    assert (type(error), error.condition) == (audio.AudioError, "empty")
+    error = pickle.loads(pickle.dumps(reading.AudioError("empty", "audio a.wav is empty", "sound", ValueError("x"))))
+    assert (type(error), error.condition) == (reading.AudioError, "empty")
     assert str(error) == "audio a.wav is empty — expected sound, found x"
 
 
 def test_importing_stays_light():
-    command = "import sys, audio; sys.exit(bool({'av', 'soxr', 'soundfile'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", command], cwd=os.path.dirname(audio.__file__)).returncode == 0
+    command = "import sys, audio.reading; sys.exit(bool({'av', 'soxr', 'soundfile'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", command], cwd=ROOT).returncode == 0
 
 
 def mutants(folder, count: int) -> list:
@@ -441,7 +444,7 @@ def run_python(command: str, *arguments: object) -> str:
         [sys.executable, "-c", command, *map(str, arguments)],
         capture_output=True,
         text=True,
-        cwd=os.path.dirname(audio.__file__),
+        cwd=ROOT,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -452,14 +455,15 @@ def run_python(command: str, *arguments: object) -> str:
 def test_mutated_files_end_in_samples_or_an_audio_error(tmp_path):
     """In another process, because a crash of a decoder would take this one with it; the alarm kills what hangs."""
     command = """
-import signal, sys, audio
+import signal, sys
+from audio import reading
 for path in sys.argv[1:]:
     signal.alarm(10)
-    recording = audio.Recording(path)
+    recording = reading.Recording(path)
     try:
         blocks = list(recording)
         print(recording.facts.decoder, sum(map(len, blocks)))
-    except audio.AudioError as error:
+    except reading.AudioError as error:
         print(error.condition)
 """
     outcomes = run_python(command, *mutants(tmp_path, 150)).splitlines()
@@ -482,7 +486,7 @@ def test_three_hours_take_no_more_memory_than_a_minute(tmp_path, damaged_at_the_
 import re, sys, audio
 def peak(): return int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read()).group(1)) / 1024
 import av, soundfile, soxr
-before, recording = peak(), audio.Recording(sys.argv[1])
+before, recording = peak(), reading.Recording(sys.argv[1])
 for block in recording: pass
 print(recording.facts.decoder, recording.facts.seconds, peak() - before)
 """
@@ -500,7 +504,7 @@ def test_file_without_audio(tmp_path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with pytest.raises(UserError, match="an audio stream"):
-        audio.read(tmp_path / "a.mp4")
+        reading.read(tmp_path / "a.mp4")
 
 
 def test_small_file_that_decodes_to_hours_is_refused(tmp_path):
@@ -509,32 +513,32 @@ def test_small_file_that_decodes_to_hours_is_refused(tmp_path):
             file.write(np.zeros(60 * RATE, np.int16))
     assert (tmp_path / "a.flac").stat().st_size < 1e6
     with pytest.raises(UserError, match="too long.*at most 3600 s"):
-        audio.read(tmp_path / "a.flac")
+        reading.read(tmp_path / "a.flac")
 
 
 @pytest.mark.parametrize("length", [1, 5, 99, 100, 101, 250])
 def test_fit_repeats_and_never_pads(length):
     samples = np.arange(1, length + 1, dtype=np.float32)
-    fitted = audio.fit(samples, 100)
+    fitted = fit(samples, 100)
     assert fitted.shape == (100,)
     np.testing.assert_array_equal(fitted, np.resize(samples, 100))
 
 
 def test_random_crops_reach_both_ends_and_exact_length_is_no_error():
     rng = np.random.default_rng(0)
-    firsts = {int(audio.fit(np.arange(103), 100, rng)[0]) for _ in range(100)}
+    firsts = {int(fit(np.arange(103), 100, rng)[0]) for _ in range(100)}
     assert firsts == {0, 1, 2, 3}
-    assert len(audio.fit(np.arange(audio.CHUNK_SAMPLES), audio.CHUNK_SAMPLES, rng)) == audio.CHUNK_SAMPLES
+    assert len(fit(np.arange(CHUNK_SAMPLES), CHUNK_SAMPLES, rng)) == CHUNK_SAMPLES
 
 
 @pytest.mark.parametrize("length", [1, 99, 100, 101, 200, 299])
 def test_chunks_cover_everything(length):
     samples = np.arange(length)
-    chunks, starts = audio.chunks(samples, 100)
-    assert chunks.shape == (max(1, -(-length // 100)), 100)
-    assert set(chunks.ravel()) == set(samples)
-    np.testing.assert_array_equal(chunks[0], audio.fit(samples, 100))  # the published score's chunk comes first
-    for chunk, start in zip(chunks, starts, strict=True):
+    pieces, starts = chunks(samples, 100)
+    assert pieces.shape == (max(1, -(-length // 100)), 100)
+    assert set(pieces.ravel()) == set(samples)
+    np.testing.assert_array_equal(pieces[0], fit(samples, 100))  # the published score's chunk comes first
+    for chunk, start in zip(pieces, starts, strict=True):
         assert chunk[0] == start
 
 
@@ -542,7 +546,7 @@ def test_chunks_cover_everything(length):
 @pytest.mark.parametrize("total", [0, 1, 99, 100, 101, 150, 199, 200, 207, 1234])
 def test_chunks_of_pieces_are_those_of_the_whole(total, hop):
     samples = np.arange(total, dtype=np.float32)
-    whole, starts = audio.chunks(samples, 100, hop)
+    whole, starts = chunks(samples, 100, hop)
     if total < 100:
         assert len(whole) == (total > 0)
     else:
@@ -552,7 +556,7 @@ def test_chunks_of_pieces_are_those_of_the_whole(total, hop):
         np.testing.assert_array_equal(whole, [samples[start : start + 100] for start in starts])
     rng = np.random.default_rng(total)
     for _ in range(10):
-        chunker, parts = audio.Chunker(100, hop), []
+        chunker, parts = Chunker(100, hop), []
         for piece in np.split(samples, np.sort(rng.integers(total + 1, size=rng.integers(20)))):
             reused = piece.copy()
             parts.append(chunker.feed(reused))

@@ -8,13 +8,13 @@ import soundfile
 from conftest import assert_user_error, run_command
 from scipy import signal
 
-import audio
-import augmentation
-from augmentation import FORMATS, TRANSFORMS, build
-from cli import UserError
+from audio import SAMPLE_RATE, augmentation
+from audio.augmentation import FORMATS, TRANSFORMS, build
+from audio.chunks import CHUNK_SAMPLES
+from common.errors import UserError
 
-RATE = audio.SAMPLE_RATE
-COUNT = audio.CHUNK_SAMPLES
+RATE = SAMPLE_RATE
+COUNT = CHUNK_SAMPLES
 EVERY = [
     *({"name": name, "probability": 1.0} for name in TRANSFORMS if name not in ("rawboost", "codec")),
     *({"name": "rawboost", "combination": name} for name in ("lnl", "isd", "ssi", "lnl+isd+ssi", "lnl+isd", "lnl|isd")),
@@ -481,7 +481,7 @@ def test_masks_hide_what_they_say():
 def test_the_gallery(tmp_path):
     soundfile.write(tmp_path / "a b.flac", speech_like(20_000), RATE)
     output, folder = tmp_path / "gallery.v1.png", tmp_path / "wav"
-    done = run_command("augmentation.py", tmp_path / "a b.flac", "--output", output, "--save", folder)
+    done = run_command("audio.augmentation", tmp_path / "a b.flac", "--output", output, "--save", folder)
     assert done.returncode == 0, done.stderr
     assert output.read_bytes().startswith(b"\x89PNG")
     names = sorted(path.name for path in folder.iterdir())
@@ -491,11 +491,11 @@ def test_the_gallery(tmp_path):
 
 
 def test_the_gallerys_mistakes(tmp_path):
-    assert_user_error(run_command("augmentation.py", tmp_path / "none.wav", "--output", "a.png"), "none.wav")
+    assert_user_error(run_command("audio.augmentation", tmp_path / "none.wav", "--output", "a.png"), "none.wav")
     soundfile.write(tmp_path / "a.wav", white(4000), RATE)
     for arguments, word in (
         (["--output", "a.jpg"], ".png"),
         (["--output", "a.png", "--seed", -1], "--seed"),
         ([], "output"),
     ):
-        assert_user_error(run_command("augmentation.py", tmp_path / "a.wav", *arguments), word)
+        assert_user_error(run_command("audio.augmentation", tmp_path / "a.wav", *arguments), word)

@@ -6,7 +6,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from cli import UserError, replacing, write_text
+from common.errors import UserError
+from common.files import replacing, write_text
 
 
 def test_message_is_one_line_with_expected_and_found():
@@ -50,6 +51,6 @@ def test_folder_that_cannot_be_made(tmp_path):
     ],
 )
 def test_exit_codes(body, code, message):
-    script = f"from cli import *\ndef main():\n    {body}\nrun(main)"
+    script = f"from common.command import *\nfrom common.errors import *\ndef main():\n    {body}\nrun(main)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (code, message)

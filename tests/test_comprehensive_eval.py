@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY_MODEL, assert_user_error, run_command, save_tiny
 
-import audio
 import comprehensive_eval
-import evaluation
-import plots
-from cli import UserError
-from corpora import Corpus
-from inference import Detector
-from weights import SHIPPED
+from audio import reading
+from audio.chunks import fit
+from common.errors import UserError
+from corpora.trials import Corpus
+from metrics import evaluate as evaluation
+from plots import scores as plots
+from scoring.detector import Detector
+from scoring.weights import SHIPPED
 
 FIGURES = {"det", "roc", "attack_eer", "score_distributions", "confusion", "score_scatter", "score_boxes"}
 
@@ -91,7 +92,7 @@ def test_a_run_leaves_scores_metrics_table_and_figures(full_run, checkpoint, tin
     lines = [line.split() for line in (folder / "scores.txt").read_text().splitlines()]
     assert [line[:3] for line in lines] == [[t.utt_id, t.attack, t.key] for t in partition.trials]
     detector = Detector.from_checkpoint(checkpoint)
-    waveforms = [audio.fit(audio.read(partition.path(trial)), TINY_MODEL["nb_samp"]) for trial in partition.trials]
+    waveforms = [fit(reading.read(partition.path(trial)), TINY_MODEL["nb_samp"]) for trial in partition.trials]
     expected = detector.score(np.stack(waveforms))
     np.testing.assert_allclose([float(line[3]) for line in lines], expected, rtol=1e-4, atol=1e-5)
     metrics = metrics_of(folder)

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from cli import UserError
+from common.errors import UserError
 from config import Config, load_config, save_config, to_dict
 
 MINIMAL = {"model_config": {"architecture": "AASIST"}}

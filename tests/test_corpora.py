@@ -10,10 +10,10 @@ import yaml
 from conftest import assert_user_error, events, mini, run_command, scored, the_run, train_mini
 from forks import Command
 
-from cli import UserError
-from corpora import KINDS, Corpus, Trial, each_eval, gather, open_corpus
+from common.errors import UserError
+from corpora.trials import KINDS, Corpus, Trial, each_eval, gather, open_corpus
 from data_utils import preflight
-from run_log import Log
+from training.log import Log
 
 
 def write(path: Path, text: str | bytes = b"") -> Path:

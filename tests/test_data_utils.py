@@ -10,12 +10,12 @@ from conftest import assert_same_run, assert_user_error, events, mini, train_min
 from forks import Command
 
 import data_utils
-from audio import CHUNK_SAMPLES
-from cli import UserError
+from audio.chunks import CHUNK_SAMPLES
+from common.errors import UserError
 from config import Config
-from corpora import Corpus, Partition, Trial, read_protocol
+from corpora.trials import Corpus, Partition, Trial, read_protocol
 from data_utils import Order, Share, preflight, score_loader, shares, train_loader, with_pack
-from score_files import BONAFIDE, SPOOF
+from metrics.score_files import BONAFIDE, SPOOF
 
 CONFIG = Config(model_config={}, batch_size=5, num_workers=0, seed=3)
 LENGTH = 8000

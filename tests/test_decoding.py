@@ -10,8 +10,9 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-import decoding
-from audio import AudioError, Recording
+from audio import workers
+from audio.reading import AudioError, Recording
+from audio.workers import recordings
 
 RATE = 16_000
 
@@ -45,7 +46,7 @@ def alive(pid: int) -> bool:
 def test_same_blocks_facts_and_errors_in_order(folder, workers):
     paths = [folder / name for name in ("3.flac", "none.flac", "25.flac", "text.flac", "1.flac", "2.flac")]
     order = []
-    for path, recording in decoding.recordings(paths, workers):
+    for path, recording in recordings(paths, workers):
         order.append(path)
         here, there = Recording(path), read(recording)
         np.testing.assert_array_equal(there, read(here))
@@ -57,16 +58,16 @@ def test_same_blocks_facts_and_errors_in_order(folder, workers):
 def test_channel_reaches_the_workers(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.stack([np.full(RATE, 0.5), np.full(RATE, -0.25)], axis=1), RATE)
     for channel, value in ((1, 0.5), (2, -0.25), (None, 0.125)):
-        for _, recording in decoding.recordings([tmp_path / "a.wav"], 1, channel):
+        for _, recording in workers.recordings([tmp_path / "a.wav"], 1, channel):
             np.testing.assert_allclose(read(recording), value, atol=1e-4)
 
 
 @pytest.mark.parametrize(("blow", "words"), [(signal.SIGKILL, "crash.*-9"), (signal.SIGSTOP, "nothing for 1 s")])
 def test_worker_that_dies_or_hangs_costs_one_file(folder, monkeypatch, blow, words):
-    monkeypatch.setattr(decoding, "PATIENCE", 1.0)
+    monkeypatch.setattr(workers, "PATIENCE", 1.0)
     paths = [folder / "25.flac", folder / "1.flac", folder / "2.flac"]
     outcomes = []
-    for _, recording in decoding.recordings(paths, 1):
+    for _, recording in workers.recordings(paths, 1):
         blocks = iter(recording)
         if not outcomes:
             next(blocks)  # the worker now waits, in the middle of the file, until the pipe has room
@@ -84,7 +85,7 @@ def test_worker_that_dies_or_hangs_costs_one_file(folder, monkeypatch, blow, wor
 
 def test_recording_given_up_half_way(folder):
     lengths = []
-    for _path, recording in decoding.recordings([folder / "25.flac", folder / "2.flac"], 1):
+    for _path, recording in workers.recordings([folder / "25.flac", folder / "2.flac"], 1):
         lengths.append(len(next(iter(recording))))
     assert lengths[1] == 2 * RATE
 
@@ -92,7 +93,7 @@ def test_recording_given_up_half_way(folder):
 def test_no_process_is_left(folder):
     for stop_after in (1, 4):
         pids = set()
-        for number, (_, recording) in enumerate(decoding.recordings(sorted(folder.glob("*.flac")), 2), 1):
+        for number, (_, recording) in enumerate(workers.recordings(sorted(folder.glob("*.flac")), 2), 1):
             pids.add(recording.worker.process.pid)
             read(recording)
             if number == stop_after:
@@ -106,6 +107,6 @@ def test_no_process_is_left(folder):
 
 def test_workers_do_not_import_torch():
     """A worker starts in a fraction of a second and needs little memory because of it."""
-    code = "import sys, decoding; print('torch' in sys.modules, 'av' in sys.modules)"
+    code = "import sys, audio.workers; print('torch' in sys.modules, 'av' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == ["False", "False"]

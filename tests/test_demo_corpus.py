@@ -18,11 +18,11 @@ from sklearn.metrics import roc_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import demo_corpus
-from cli import UserError
-from demo_corpus import ATTACKS, PARTITIONS, RATE, Settings, Trial, build, make_utterance
+from common.errors import UserError
+from corpora import demo as demo_corpus
+from corpora.demo import ATTACKS, PARTITIONS, RATE, Settings, Trial, build, make_utterance
 
-ROOT = Path(demo_corpus.__file__).parent
+ROOT = Path(demo_corpus.__file__).parents[1]
 SMALL = Settings(7, 3, (7, 4, 4))
 PROTOCOLS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
 

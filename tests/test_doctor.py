@@ -15,15 +15,15 @@ import soundfile
 from conftest import ROOT, assert_user_error
 from forks import Command
 
-import audio
-import doctor
-import packed
-from cli import UserError
-from corpora import Corpus
-from doctor import CUES, FORMAT, Failure, examine, format_report, listen, measure_cue, open_partitions
-from metrics import compute_eer, compute_rocch_eer
+from audio import SAMPLE_RATE
+from common.errors import UserError
+from corpora import check as doctor
+from corpora import packed
+from corpora.check import CUES, FORMAT, Failure, examine, format_report, listen, measure_cue, open_partitions
+from corpora.trials import Corpus
+from metrics.curves import compute_eer, compute_rocch_eer
 
-RATE = audio.SAMPLE_RATE
+RATE = SAMPLE_RATE
 FAULTS = {
     ("problem", "missing", "train"),
     ("problem", "undecodable", "train"),
@@ -447,7 +447,10 @@ def test_ctrl_c(tmp_path):
 
 # The command, which says when it has started to decode.
 WATCHED = """
-import cli, data_utils, doctor, packed
+import data_utils
+from common import command as cli
+from corpora import packed
+from corpora import check as doctor
 in_order = packed.in_order
 def begun(*arguments):
     for index, result in enumerate(in_order(*arguments)):

@@ -10,14 +10,24 @@ import pytest
 import torch
 from conftest import ROOT, TINY_MODEL, save_tiny
 
-import audio
-import engines
-from cli import UserError
-from corpora import Corpus
-from engines import OnnxEngine, OpenVinoEngine, TorchEngine, export_onnx, exported_path, load, probe, read_exported
+from audio import reading
+from audio.chunks import fit
+from common.errors import UserError
+from corpora.trials import Corpus
 from models import build_model
+from scoring import engines
+from scoring.engines import (
+    OnnxEngine,
+    OpenVinoEngine,
+    TorchEngine,
+    export_onnx,
+    exported_path,
+    load,
+    probe,
+    read_exported,
+)
+from scoring.weights import Card, file_sha256
 from utils import load_model
-from weights import Card, file_sha256
 
 EXPORTED = [OnnxEngine, OpenVinoEngine]
 NB_SAMP = TINY_MODEL["nb_samp"]
@@ -64,7 +74,7 @@ def changed(path: Path, change, tmp_path: Path) -> Path:
 def test_genuine_speech_gets_torchs_logits(shared):
     path = shared / "fixtures" / "weights" / "AASIST.pth"
     trials = Corpus(shared / "data" / "LA_mini", "LA").partition("eval")
-    chunks = np.stack([audio.fit(audio.read(trials.path(trial)), 64_600) for trial in trials.trials[:6]])
+    chunks = np.stack([fit(reading.read(trials.path(trial)), 64_600) for trial in trials.trials[:6]])
     expected = load(path, "torch", device="cpu")[0].logits(chunks)
     for name in ("onnx", "openvino"):
         engine, card = load(path, name)
@@ -106,7 +116,8 @@ def test_bf16_is_near_fp32(tiny):
 
 def test_scoring_by_an_exported_model_does_not_import_torch(tiny, tiny_onnx):
     code = """
-import sys, engines
+import sys
+from scoring import engines
 for engine in ("onnx", "openvino"):
     loaded, card = engines.load(sys.argv[1], engine)
     assert loaded.logits(engines.probe(loaded.nb_samp)).shape == (3, 2) and card.threshold == 0.5
@@ -190,7 +201,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tiny_onnx,
     code = """
 import sys
 sys.modules |= dict.fromkeys(sys.argv[3:])
-import cli, engines
+from common import command as cli
+from scoring import engines
 cli.run(lambda: print(engines.load(sys.argv[1], sys.argv[2])))"""
     done = python(code, tiny_onnx, engine, *missing)
     assert done.returncode == 2
@@ -199,7 +211,9 @@ cli.run(lambda: print(engines.load(sys.argv[1], sys.argv[2])))"""
 
 
 def test_auto_takes_what_is_installed(tiny_onnx):
-    code = "import sys; sys.modules['openvino'] = None; import engines; print(engines.load(sys.argv[1])[0].name)"
+    code = (
+        "import sys; sys.modules['openvino'] = None; from scoring.engines import load; print(load(sys.argv[1])[0].name)"
+    )
     assert python(code, tiny_onnx).stdout == "onnx\n"
 
 

@@ -9,12 +9,13 @@ from conftest import TINY_MODEL
 from scipy.stats import spearmanr
 from torch.nn import functional as F
 
-import audio
-from cli import UserError
-from explain import Saliency, saliency
+from audio import reading
+from audio.chunks import CHUNK_SAMPLES, fit
+from common.errors import UserError
 from models import build_model
 from models.layers import SincBank
 from models.LFCC_LCNN import LogBank
+from scoring.explain import Saliency, saliency
 from utils import load_model
 
 RNG = np.random.default_rng(5)
@@ -34,7 +35,7 @@ def spoofs(shared) -> list[np.ndarray]:
     trials = [line.split() for line in protocol.read_text().splitlines()]
     names = [trial[1] for trial in trials if trial[4] == "spoof"][:6]
     paths = [corpus / "ASVspoof2019_LA_eval" / "flac" / f"{name}.flac" for name in names]
-    return [audio.fit(audio.read(path), audio.CHUNK_SAMPLES) for path in paths]
+    return [fit(reading.read(path), CHUNK_SAMPLES) for path in paths]
 
 
 LCNN = {"architecture": "LFCC_LCNN", "channels": [4, 6, 8, 4]}

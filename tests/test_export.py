@@ -5,11 +5,11 @@ import torch
 from conftest import TINY_MODEL, assert_user_error, run_command
 
 import export
-from cli import UserError
-from engines import exported_path, load, read_exported
+from common.errors import UserError
 from models import build_model
+from scoring.engines import exported_path, load, read_exported
+from scoring.weights import file_sha256
 from utils import save_checkpoint
-from weights import file_sha256
 
 NB_SAMP = TINY_MODEL["nb_samp"]
 

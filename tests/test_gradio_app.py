@@ -22,16 +22,16 @@ import pytest
 import soundfile
 from conftest import ROOT, assert_user_error, run_command, save_tiny
 
-import audio
-import gradio_app
-from cli import UserError
-from corpora import Corpus
-from gradio_app import Checked, catalogue, options_from
-from inference import Detector
-from weights import SHIPPED
+from audio import SAMPLE_RATE, reading
+from common.errors import UserError
+from corpora.trials import Corpus
+from scoring.detector import Detector
+from scoring.weights import SHIPPED
+from webpage import page as gradio_app
+from webpage.page import Checked, catalogue, options_from
 
 gradio_client = pytest.importorskip("gradio_client", reason="needs requirements-app.txt")
-RATE = audio.SAMPLE_RATE
+RATE = SAMPLE_RATE
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 AXE = Path(os.environ.get("AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
 SCREENS = ROOT / "results" / "webpage"
@@ -93,7 +93,7 @@ def speech(shared) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def ten_minutes(speech, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("long") / "ten minutes.flac"
-    soundfile.write(path, np.resize(audio.read(speech["bonafide"]), 600 * RATE), RATE)
+    soundfile.write(path, np.resize(reading.read(speech["bonafide"]), 600 * RATE), RATE)
     return path
 
 
@@ -213,7 +213,7 @@ def recheck(page, name: str) -> str:
 def encode(source: Path, target: Path, picture: bool = False) -> None:
     import av
 
-    samples = (audio.read(source) * 32767).astype(np.int16)[None]
+    samples = (reading.read(source) * 32767).astype(np.int16)[None]
     with av.open(str(target), "w") as out:
         video = out.add_stream("mpeg4", rate=5, width=64, height=64, pix_fmt="yuv420p") if picture else None
         stream = out.add_stream("aac", rate=RATE, bit_rate=128_000)

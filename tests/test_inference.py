@@ -15,16 +15,16 @@ import torch
 from conftest import ROOT, TINY_MODEL, Malice, assert_user_error, run_command, save_tiny
 from test_audio import mutants
 
-import audio
-import plots
-from corpora import Corpus
+from audio import SAMPLE_RATE, reading
+from corpora.trials import Corpus
 from evaluation import read_scores
-from inference import Detector
-from metrics import compute_eer
-from verdict import summary
-from weights import SHIPPED
+from metrics.curves import compute_eer
+from plots import scores as plots
+from scoring.detector import Detector
+from scoring.verdict import summary
+from scoring.weights import SHIPPED
 
-RATE = audio.SAMPLE_RATE
+RATE = SAMPLE_RATE
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,8 @@ def test_spliced_spoof_is_found_and_not_averaged_away(shared, official, tmp_path
     """4 s of a spoof in a minute of bona fide speech: `min` flags the file and the region overlaps the splice."""
     partition = genuine(shared)
     speech = {
-        key: [audio.read(partition.path(t)) for t in partition.trials if t.key == key] for key in ("bonafide", "spoof")
+        key: [reading.read(partition.path(t)) for t in partition.trials if t.key == key]
+        for key in ("bonafide", "spoof")
     }
     bonafide = np.concatenate([*speech["bonafide"], *speech["bonafide"]])[: 60 * RATE]
     spoof = max(speech["spoof"], key=len)[: 4 * RATE]
@@ -100,8 +101,8 @@ def test_spliced_spoof_is_found_and_not_averaged_away(shared, official, tmp_path
     assert mean(result.path, official_facts(result), result.chunks).verdict == "bonafide"
 
 
-def official_facts(result) -> audio.Facts:
-    return audio.Facts(rate=RATE, channels=1, seconds=result.seconds, active_seconds=result.seconds)
+def official_facts(result) -> reading.Facts:
+    return reading.Facts(rate=RATE, channels=1, seconds=result.seconds, active_seconds=result.seconds)
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from cli import UserError
-from journal import Journal, part_path, write_csv, write_scores
+from common.errors import UserError
+from scoring.results import Journal, part_path, write_csv, write_scores
 
 HEADER = {"schema": "s", "model": {"sha256": "x"}}
 

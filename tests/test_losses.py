@@ -6,11 +6,11 @@ import torch
 from conftest import MINI_MODEL, events, run_command, train_mini, weights
 from scipy.special import log_softmax
 
-from cli import UserError
+from common.errors import UserError
 from config import ANGULAR, Config, LossConfig, load_config
-from losses import LOSSES, build_loss
 from models import build_model
 from models.layers import Cosine
+from training.losses import LOSSES, build_loss
 
 CPU = torch.device("cpu")
 NAMES = ("CCE", *LOSSES)

@@ -31,10 +31,10 @@ from conftest import (
 from forks import NO_DROPOUT, Command, Done, on_step
 
 import evaluation
-from cli import alone
+from common.files import exclusive
 from config import load_config
-from join import joined
 from models import build_model
+from training.ensemble import joined
 from utils import load_checkpoint, load_model
 
 TINY = {
@@ -678,7 +678,7 @@ def test_corpus_without_asv_scores_trains_without_tdcf(tmp_path, tiny_corpus):
 def test_of_two_runs_that_want_one_folder_one_is_refused(tmp_path, tiny_corpus):
     """Both come to it at the same moment, as two jobs of an array do that differ in nothing but --seed."""
     arguments = ["main.py", *mini(tmp_path, tiny_corpus)]
-    with alone(tmp_path / "runs"):
+    with exclusive(tmp_path / "runs"):
         runs = [Command(tmp_path, *arguments, "--seed", seed) for seed in (1, 2)]
         for run in runs:
             run.until(lambda run=run: "waiting for another process" in run.read(1))

@@ -19,9 +19,9 @@ import soundfile
 from conftest import ROOT, assert_user_error, run_command
 
 import make_corpus
-from cli import UserError
+from common.errors import UserError
 from make_corpus import PARTITIONS, RATE, active, cut, find_sources, grouped, limit_band, split_speakers
-from metrics import compute_eer
+from metrics.curves import compute_eer
 
 SMALL = ("--seconds", 1, 3, "--workers", 2)
 

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT, TINY_MODEL
 
-from cli import UserError
+from common.errors import UserError
 from config import load_config
-from engines import export_onnx
 from models import architectures, build_model
 from models.layers import GraphPool, ResidualBlock, ResidualBlock1d, SincBank
 from models.LFCC_LCNN import LFCC, MaxFeatureMap
+from scoring.engines import export_onnx
+from scoring.weights import Card
 from utils import load_model
-from weights import Card
 
 OFFICIAL = ["AASIST", "AASIST-L"]  # released with weights
 SIZES = {

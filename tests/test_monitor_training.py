@@ -21,7 +21,7 @@ from conftest import ROOT, assert_user_error, run_command
 from test_run_log import EVENTS, event, lines, training
 
 import monitor_training
-from cli import UserError
+from common.errors import UserError
 from monitor_training import (
     Look,
     Run,

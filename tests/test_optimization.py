@@ -13,7 +13,7 @@ from conftest import MINI_MODEL
 
 from config import Config, OptimConfig
 from models import build_model
-from optimization import Stepper, build_optimizer, follow, learning_rate, uphill
+from training.optimization import Stepper, build_optimizer, follow, learning_rate, uphill
 
 WEIGHTS = (0.3, 0.7)
 LABELS = torch.tensor([0, 1, 0, 0, 1, 0])

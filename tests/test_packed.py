@@ -15,9 +15,10 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-import audio
-import packed
-from cli import UserError, alone
+from audio import reading
+from common.errors import UserError
+from common.files import exclusive
+from corpora import packed
 
 NAME = "LA_train"
 
@@ -49,7 +50,7 @@ def assert_is(pack: packed.Packed, files: dict[str, Path]) -> None:
     assert len(pack) == len(files)
     for number, file in enumerate(files.values()):
         samples = pack[number].astype(np.float32) / np.float32(32768)
-        np.testing.assert_array_equal(samples, audio.read(file), strict=True)
+        np.testing.assert_array_equal(samples, reading.read(file), strict=True)
 
 
 def left(folder: Path) -> list[str]:
@@ -66,12 +67,16 @@ def python(code: str, *arguments: object, **options) -> subprocess.Popen:
 LOAD = """
 import sys, time
 from pathlib import Path
-import audio, cli, packed
+from audio import reading
+from common import command as cli
+from corpora import packed
 files = {path.stem: path for path in sorted(Path(sys.argv[2]).glob("*.flac"))}
 def load():
     packed.load(sys.argv[1], "LA_train", files, int(sys.argv[3]))
 """
-SLOW = LOAD + "read = audio.read; audio.read = lambda path: print(path, flush=True) or time.sleep(0.1) or read(path)\n"
+SLOW = (
+    LOAD + "read = reading.read; reading.read = lambda path: print(path, flush=True) or time.sleep(0.1) or read(path)\n"
+)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -85,7 +90,7 @@ def test_samples_are_those_of_the_reader(files, folder, workers, capsys):
 
 def test_is_decoded_once(files, folder, monkeypatch, capsys):
     load(folder, files)
-    monkeypatch.setattr(audio, "read", None)
+    monkeypatch.setattr(reading, "read", None)
     capsys.readouterr()
     assert len(load(folder, files)) == 20
     assert capsys.readouterr().err == ""
@@ -234,8 +239,8 @@ def test_an_unreadable_file_leaves_nothing(files, folder, workers):
 
 
 def test_a_file_that_changes_meanwhile_is_noticed(files, folder, monkeypatch):
-    read = audio.read
-    monkeypatch.setattr(audio, "read", lambda path: touch(path, files) or read(path))
+    read = reading.read
+    monkeypatch.setattr(reading, "read", lambda path: touch(path, files) or read(path))
     with pytest.raises(UserError, match="u03.flac has changed since"):
         load(folder, files)
 
@@ -249,7 +254,7 @@ def test_rounding_is_said_each_time(files, folder, capsys):
     load(folder, files)
     assert "2 of 20 utterances were not 16-bit" in capsys.readouterr().err
     for number in (3, 5):
-        error = pack[number] / np.float32(32768) - audio.read(files[f"u{number:02}"])
+        error = pack[number] / np.float32(32768) - reading.read(files[f"u{number:02}"])
         assert 0 < np.abs(error).max() <= 1 / 32768
 
 
@@ -293,7 +298,7 @@ def test_interrupted_while_packing(files, folder):
 
 
 def test_a_worker_that_dies(files, folder):
-    code = LOAD + "import os; audio.read = lambda path: os.kill(os.getpid(), 9)\ncli.run(load)"
+    code = LOAD + "import os; reading.read = lambda path: os.kill(os.getpid(), 9)\ncli.run(load)"
     process = python(code, folder, files["u00"].parent, 2)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 2
@@ -321,7 +326,7 @@ def test_no_folder_to_write_to(files, tmp_path):
 def test_one_packs_and_the_others_wait(files, folder, capsys):
     folder.mkdir()
     packs = []
-    with alone(folder):
+    with exclusive(folder):
         threads = [threading.Thread(target=lambda: packs.append(load(folder, files))) for _ in range(2)]
         for thread in threads:
             thread.start()

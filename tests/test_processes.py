@@ -24,11 +24,11 @@ from conftest import (
 from forks import NO_DROPOUT, Command, Done, on_step, together
 from torch import nn
 
-from cli import UserError
+from common.errors import UserError
+from common.processes import Processes, peers_alive
 from config import Config
-from corpora import Corpus
+from corpora.trials import Corpus
 from data_utils import Order
-from processes import Processes, peers_alive
 from utils import load_checkpoint
 
 # Of each training batch the epoch and the trials, in $TRIALS.<rank>.
@@ -196,7 +196,7 @@ import sys, torch
 from pathlib import Path
 from torch import distributed, nn
 from models.layers import statistics_kept
-from optimization import SyncBatchNorm, synchronise_batch_norm
+from training.optimization import SyncBatchNorm, synchronise_batch_norm
 distributed.init_process_group("gloo")
 folder, rank = Path(sys.argv[1]), distributed.get_rank()
 given = torch.load(folder / "given.pth", weights_only=False)
@@ -234,7 +234,8 @@ def test_a_signal_to_one_stops_all_at_one_place(stopped):
 def test_none_leaves_before_all_is_saved(tiny_corpus, tmp_path):
     """torchrun ends all when one has ended, and with another SIGTERM: what is being saved must be whole by then."""
     slow = """
-import os, training
+import os
+from training import run as training
 save = training.save_checkpoint
 def slowly(path, fields):
     if fields["progress"]["step"]:
@@ -346,6 +347,6 @@ def test_alone_nothing_is_exchanged():
     from datetime import timedelta
 
     alone = Processes(timedelta(seconds=1))
-    assert (alone.rank, alone.size, alone.leads) == (0, 1, True)
-    assert alone.gather("x") == ["x"] and alone.share("y") == "y" and alone.largest(3, 0) == [3, 0]
+    assert (alone.rank, alone.size, alone.is_main) == (0, 1, True)
+    assert alone.gather("x") == ["x"] and alone.broadcast("y") == "y" and alone.largest(3, 0) == [3, 0]
     assert not torch.distributed.is_initialized()

@@ -20,9 +20,9 @@ from conftest import (
 from forks import Command, on_step
 
 import resume_training
-from cli import UserError
+from common.errors import UserError
 from config import Config
-from corpora import read_protocol
+from corpora.trials import read_protocol
 from data_utils import Order
 from utils import load_checkpoint
 
@@ -140,9 +140,10 @@ PLACES = {
 def test_a_kill_at_every_kind_of_place(finished, tiny_corpus, tmp_path, place):
     name, number = PLACES[place]
     owner, function = name.rsplit(".", 1)
-    module = owner.split(".")[0]
+    module = "import pathlib" if name.startswith("pathlib.") else "from training import run as training"
     prelude = f"""
-import os, signal, {module}
+import os, signal
+{module}
 real, calls = {name}, 0
 def counted(*arguments, **options):
     global calls
@@ -189,7 +190,8 @@ def test_without_saves_within_it_an_epoch_is_done_again(killed, finished, tmp_pa
 def test_full_disk(finished, tiny_corpus, tmp_path):
     """One line; what was saved before still loads, and goes on to the same bits when there is room again."""
     full = """
-import resource, training
+import resource
+from training import run as training
 save, calls = training.save_checkpoint, 0
 def counted(path, fields):
     global calls

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from run_log import MAX_LINE, MAX_SETS, SCHEMA, Log, parse
+from training.log import MAX_LINE, MAX_SETS, SCHEMA, Log, parse
 
 TRIALS = {"train": 1000, "dev": 400, "eval": 800}
 EVENTS = {

@@ -10,9 +10,9 @@ from conftest import ROOT, TINY_MODEL, assert_user_error, run_command
 from scipy import stats
 from test_run_log import event, lines, training
 
-from cli import UserError
+from common.errors import UserError
 from config import Config, save_config
-from seeds import Run, format_latex, format_table, read_run, statistics, summarise
+from training.seeds import Run, format_latex, format_table, read_run, statistics, summarise
 
 CONFIG = Config(model_config=TINY_MODEL)
 
@@ -133,7 +133,7 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 def test_the_command_writes_what_it_prints(tmp_path):
     runs = [make_run(tmp_path / f"seed{seed}", seed, eer) for seed, eer in ((3, 0.9), (1, 1.3), (2, 1.1))]
-    done = run_command("seeds.py", *runs, "--output", tmp_path / "out")
+    done = run_command("training.seeds", *runs, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     files = {path.name: path for path in (tmp_path / "out").iterdir()}
     assert files.keys() == {"summary.json", "summary.txt", "summary.tex", "seeds.png", "seeds.pdf"}
@@ -153,7 +153,7 @@ def test_the_command_writes_what_it_prints(tmp_path):
 
 def test_mistakes_are_one_line(tmp_path):
     run = make_run(tmp_path / "a", 1, 1.0)
-    assert_user_error(run_command("seeds.py"), "RUN")
-    assert_user_error(run_command("seeds.py", run, run, "--output", tmp_path / "out"), "the same seed", "found 1")
-    assert_user_error(run_command("seeds.py", ROOT), "log.jsonl")
+    assert_user_error(run_command("training.seeds"), "RUN")
+    assert_user_error(run_command("training.seeds", run, run, "--output", tmp_path / "out"), "the same seed", "found 1")
+    assert_user_error(run_command("training.seeds", ROOT), "log.jsonl")
     assert not (tmp_path / "out").exists()

@@ -25,12 +25,12 @@ from conftest import (
 )
 from forks import Command, on_step
 
-from cli import UserError
+from common.errors import UserError
 from config import Config, OptimConfig, load_config
-from inference import Detector
 from models import build_model
 from models.SSL_AASIST import EncoderConfig
-from optimization import Stepper
+from scoring.detector import Detector
+from training.optimization import Stepper
 from utils import load_checkpoint, load_model, save_checkpoint
 
 transformers = pytest.importorskip("transformers")
@@ -308,7 +308,7 @@ def test_bare_weights_are_not_looked_up_on_the_hub(encoders, tmp_path, monkeypat
 def test_transformers_may_be_missing(encoders):
     code = f"""
 import sys; sys.modules["transformers"] = None
-from cli import run
+from common.command import run
 from models import build_model
 run(lambda: build_model({BACK_END | {"encoder": str(encoders / "wavlm")}!r}))
 """
@@ -378,7 +378,7 @@ def test_what_is_no_encoder_is_named(encoders, tmp_path, what, words):
 
 def test_without_the_hub_the_error_is_one_line(tmp_path):
     code = f"""
-from cli import run
+from common.command import run
 from models import build_model
 run(lambda: build_model({BACK_END | {"encoder": "someone/something"}!r}))
 """
@@ -490,7 +490,7 @@ def test_the_published_recipe_is_readable():
 
 def test_initial_weights_bring_their_encoder(encoders, tmp_path):
     """--init and --eval need no folder, unless the configured encoder is another one."""
-    from training import load_initial
+    from training.run import load_initial
 
     encoder = copied(encoders, tmp_path / "encoder")
     model = build_model(BACK_END | {"encoder": str(encoder)})

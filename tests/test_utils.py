@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT, TINY_MODEL, Malice, assert_user_error
 
 import utils
-from cli import UserError
+from common.errors import UserError
 from config import Config, load_config
 from models import build_model
 from utils import (
@@ -83,7 +83,7 @@ def test_a_full_disk_is_said_and_costs_no_earlier_file(tmp_path):
     save(tmp_path / "a.pth")
     before = (tmp_path / "a.pth").read_bytes()
     script = (
-        "import resource, torch; from utils import save_checkpoint; from cli import run\n"
+        "import resource, torch; from utils import save_checkpoint; from common.command import run\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
         f"run(lambda: save_checkpoint({str(tmp_path / 'a.pth')!r}, {{'model': torch.zeros(100_000)}}))"
     )

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audio import AudioError, Facts
-from cli import UserError
-from metrics import Calibration
-from verdict import Chunk, Judge, Region, Settings, line, operating_point, regions, report, summary
-from weights import Card
+from audio.reading import AudioError, Facts
+from common.errors import UserError
+from metrics.curves import Calibration
+from scoring.verdict import Chunk, Judge, Region, Settings, line, operating_point, regions, report, summary
+from scoring.weights import Card
 
 DEV = {"bonafide": [1.0, 2.0, 3.0, 4.0], "spoof": [-4.0, -3.0, -2.0, 1.5]}
 CARD = Card("tiny", "0" * 64, {}, "corpus (track LA)", 0.5, "EER point on the dev set", Calibration(2.0, -1.0), DEV)

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-import audio
-from audio import SAMPLE_RATE
-from cli import UserError
-from vocoders import VOCODERS, griffin_lim, lpc_envelope, mel_energies, pitch, spectra, vocode, waveform
+from audio import SAMPLE_RATE, reading
+from audio.vocoders import VOCODERS, griffin_lim, lpc_envelope, mel_energies, pitch, spectra, vocode, waveform
+from common.errors import UserError
 
 UTTERANCES = ("LA_T_1272637", "LA_T_1276960", "LA_T_1699801")  # bona fide
 
@@ -27,7 +26,7 @@ every_vocoder = pytest.mark.parametrize("name", vocoders())
 def speech(shared) -> list[np.ndarray]:
     """Genuine bona fide utterances, each (n,) float32."""
     folder = shared / "data" / "LA_mini" / "ASVspoof2019_LA_train" / "flac"
-    return [audio.read(folder / f"{utt_id}.flac") for utt_id in UTTERANCES]
+    return [reading.read(folder / f"{utt_id}.flac") for utt_id in UTTERANCES]
 
 
 def rng() -> np.random.Generator:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import weights
-from cli import UserError
+from common.errors import UserError
 from config import load_config, to_dict
-from metrics import Calibration, compute_eer
+from metrics.curves import Calibration, compute_eer
+from scoring import weights
+from scoring.verdict import operating_point
+from scoring.weights import KNOWN, OFFICIAL, SHIPPED, Card, locate
 from utils import load_model
-from verdict import operating_point
-from weights import KNOWN, OFFICIAL, SHIPPED, Card, locate
 
 
 class Server(ThreadingHTTPServer):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from config import Config
-from training import Data, scored
+from training.run import Data, scored
 from utils import load_checkpoint, save_checkpoint
 
 TOP = ("nb_samp", "output")  # of model_config: an Ensemble has one for all its members

@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from audio import SAMPLE_RATE, AudioError, Facts
-from cli import UserError
-from metrics import threshold_at_far
-from weights import Card
+from audio import SAMPLE_RATE
+from audio.reading import AudioError, Facts
+from common.errors import UserError
+from metrics.curves import threshold_at_far
+from scoring.weights import Card
 
 SCHEMA = "aasist.inference/1"
 MIN_ACTIVE_SECONDS = 0.5  # of sound; in less there is no speech to judge

@@ -12,9 +12,10 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from config import Config, OptimConfig, require
-from losses import build_loss
+from common.schema import require
+from config import Config, OptimConfig
 from models.layers import Recomputable, statistics_kept
+from training.losses import build_loss
 
 # ------------------------------------------------------------------------------------------------------ the optimizer
 

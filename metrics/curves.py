@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cli import UserError
+from common.errors import UserError
 
 # --------------------------------------------------------------------------------------- the DET curve
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cli import UserError, write_text
-from metrics import AsvScores
+from common.errors import UserError
+from common.files import write_text
+from metrics.curves import AsvScores
 
 SPOOF, BONAFIDE = 0, 1  # labels; a score is logits[:, BONAFIDE]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-import cli
+from common.files import replacing
 
 if TYPE_CHECKING:  # matplotlib is imported where it is used, so that `import plots` is quick
     from matplotlib.artist import Artist
@@ -47,6 +47,7 @@ CLASSES = (
 REJECTED, SHADE = "#D55E00", (0.9, 0.62, 0, 0.25)  # a chunk below the threshold, on a suspicious region's shade
 HIGHEST = 8000  # Hz: the top of every frequency axis
 CLOCK = 120  # seconds: time is in min:s or h:min from here on
+PICTURED_SECONDS = 600  # longer recordings are drawn without waveform and spectrogram
 PIXELS = 1400  # columns of a waveform or spectrogram: about what two columns of a paper show
 FAR, FRR, ACCEPTED = "False acceptance rate of spoof (%)", "Miss rate of bona fide (%)", "Bona fide accepted (%)"
 SCORE = "Score (higher = more bona fide)"
@@ -715,7 +716,7 @@ def robustness(curves: Mapping[str, Mapping[str, float]]) -> "Figure":
 def save(figure: "Figure", stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write `<stem>.<format>` for each format, whole or not at all; the same figure gives the same bytes.
 
-    PNG has 300 dots per inch; PDF embeds TrueType fonts (type 42), as publishers ask. Raises cli.UserError.
+    PNG has 300 dots per inch; PDF embeds TrueType fonts (type 42), as publishers ask. Raises UserError.
     """
     import matplotlib
 
@@ -723,7 +724,7 @@ def save(figure: "Figure", stem: Path, formats: Sequence[str] = ("png", "pdf")) 
     settings = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "plots"}
     paths = [Path(stem).with_name(f"{Path(stem).name}.{kind}") for kind in formats]  # a stem may have dots of its own
     for kind, path in zip(formats, paths, strict=True):
-        with cli.replacing(path) as temporary, _saving, matplotlib.rc_context(settings):
+        with replacing(path) as temporary, _saving, matplotlib.rc_context(settings):
             figure.savefig(temporary, format=kind, dpi=300, metadata=undated.get(kind))
     return paths
 

@@ -1,6 +1,6 @@
 """One configuration over several seeds: mean, spread and the interval of the mean, from the runs' logs.
 
-    python seeds.py exp_result/LA_AASIST_ep100_bs24_seed{1,2,3} --output results/AASIST_seeds
+    python -m training.seeds exp_result/LA_AASIST_ep100_bs24_seed{1,2,3} --output results/AASIST_seeds
 
 Prints a table; --output also gets summary.json, summary.txt, summary.tex (booktabs) and seeds.png/.pdf. The runs may
 have been trained anywhere; each needs its log.jsonl and config.conf.
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-import plots
-from cli import Parser, UserError, run, write_text
+from common.command import Parser, run
+from common.errors import UserError
+from common.files import write_text
 from config import INCIDENTAL, load_config, to_dict
-from run_log import Log
+from plots import scores as plots
+from training.log import Log
 
 CHECKPOINTS = ("best", "swa", "ema")
 # measure: partition, name, decimals

@@ -6,7 +6,7 @@ in a `.conf` applies them in this order, each to a share `probability` of the ut
 name and parameter. A waveform is (n,) float32 at 16 kHz of full scale 1; it comes out finite, with the given level
 unless its transform says otherwise, and may exceed full scale. The same generator state gives the same bits.
 
-    python augmentation.py speech.flac --output gallery.png --save folder_of_wav_files
+    python -m audio.augmentation speech.flac --output gallery.png --save folder_of_wav_files
 """
 
 import difflib
@@ -23,10 +23,12 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy import fft
 
-import audio
-from audio import SAMPLE_RATE
-from cli import Parser, UserError, replacing, run
-from config import parse, require
+from audio import SAMPLE_RATE, reading
+from audio.chunks import CHUNK_SAMPLES, fit
+from common.command import Parser, run
+from common.errors import UserError
+from common.files import replacing
+from common.schema import parse, require
 
 NYQUIST = SAMPLE_RATE / 2
 FRAME = SAMPLE_RATE // 50  # 20 ms
@@ -120,14 +122,14 @@ def _butterworth(f: np.ndarray, low: float | None, high: float | None, order: in
 
 def _audio_files(folder: str, key: str) -> list[Path]:
     """Of the folder and those in it, sorted by path. Raises UserError when there is none."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in audio.ENDINGS)
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in reading.ENDINGS)
     require(bool(files), key, "a folder with audio files", folder)
     return files
 
 
 def _draw(rng: np.random.Generator, files: list[Path]) -> np.ndarray:
     """The samples of one of the files. Raises UserError when it cannot be read."""
-    return audio.read(files[rng.integers(len(files))])
+    return reading.read(files[rng.integers(len(files))])
 
 
 # ------------------------------------------------------------------------------------------------------------ RawBoost
@@ -422,7 +424,7 @@ class Noise(FromFolder):
 
     def apply(self, x, rng):
         if self.folder is not None:
-            noise = audio.fit(_draw(rng, self.files), len(x), rng)
+            noise = fit(_draw(rng, self.files), len(x), rng)
         else:
             noise = coloured(rng, len(x), EXPONENTS[self.colours[rng.integers(len(self.colours))]])
         return _add_noise(x, noise, rng.uniform(*self.snr))
@@ -692,7 +694,7 @@ EXAMPLES = {
 
 def main() -> int:
     """Command line."""
-    import plots
+    from plots import scores as plots
 
     parser = Parser(description=__doc__)
     parser.add_argument("file", type=Path, help="an audio file of speech; its first 4 s are shown")
@@ -704,7 +706,7 @@ def main() -> int:
         raise UserError("--output", "a .png or .pdf file", options.output)
     if options.seed < 0:
         raise UserError("--seed", "0 or more", options.seed)
-    speech = audio.read(options.file)[: audio.CHUNK_SAMPLES]
+    speech = reading.read(options.file)[:CHUNK_SAMPLES]
     versions = {"original": speech}
     for title, spec in EXAMPLES.items():
         augmentation, rng = build([spec]), np.random.default_rng(options.seed)

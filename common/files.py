@@ -1,64 +1,13 @@
-"""What every command of this repository shares: one-line errors, exit codes, atomic writes.
+"""Files that are written whole or not at all, and folders that one process at a time may write to."""
 
-Level below all other rooms: standard library only.
-"""
-
-import argparse
-import io
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
-
-class UserError(Exception):
-    """A user's mistake: ends a command with one line on stderr and exit code 2.
-
-    `UserError(what, expected, found)` reads "<what> — expected <expected>, found <found>".
-    """
-
-    def __init__(self, what: str, expected: object = None, found: object = None):
-        parts = [f"{name} {value}" for name, value in (("expected", expected), ("found", found)) if value is not None]
-        message = f"{what} — {', '.join(parts)}" if parts else what
-        super().__init__(" ".join(message.split()))  # one line, whatever a library put into it
-
-
-class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are `UserError`s; the default help text is the module's docstring."""
-
-    def __init__(self, **options):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see {self.prog} --help)")
-
-
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call `main` and exit: 0 or what it returns, 130 on Ctrl-C, 141 on a closed pipe.
-
-    2 with one line on a `UserError`, and on an OSError that nobody caught: a full disk, a folder without permission.
-    """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes are printed as they are
-    try:
-        code = main() or 0
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # `… | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    except OSError as error:
-        print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
-        code = 2
-    sys.exit(code)
+from common.errors import UserError
 
 
 @contextmanager
@@ -88,7 +37,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
+def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
     """Hold a folder's lock, making the folder; where another process holds it, say so and wait.
 
     Gives False where the disk has no locks, as some network disks. Raises UserError when there can be no such folder,
@@ -119,7 +68,7 @@ def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
         os.close(handle)
 
 
-_held: set[int] = set()  # by `alone`
+_held: set[int] = set()  # by `exclusive`
 
 
 def _let_go() -> None:

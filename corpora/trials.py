@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import audio
-import packed
-from cli import UserError
-from metrics import AsvScores
-from score_files import BONAFIDE, KEYS, SPOOF, Scores, read_asv_scores, read_asv_scores_2021, read_trials
-from vocoders import vocode
+from audio import reading
+from audio.vocoders import vocode
+from common.errors import UserError
+from corpora import packed
+from metrics.curves import AsvScores
+from metrics.score_files import BONAFIDE, KEYS, SPOOF, Scores, read_asv_scores, read_asv_scores_2021, read_trials
 
 PARTITIONS = ("train", "dev", "eval")
 OFFICIAL_COUNTS = {
@@ -106,7 +106,7 @@ class Partition:
         """
         utt_id, copy = self.trials[index].utt_id, index - (len(self.trials) - len(self.copies))
         if copy < 0:
-            return audio.read(self.files[utt_id]) if self.pack is None else self.pack[index]
+            return reading.read(self.files[utt_id]) if self.pack is None else self.pack[index]
         return copy_int16(utt_id, self.copies[utt_id])[0] if self.copies_pack is None else self.copies_pack[copy]
 
     def missing(self) -> list[str]:
@@ -127,7 +127,7 @@ class Partition:
 def copy_int16(utt_id: str, file: Path) -> tuple[np.ndarray, bool]:
     """What `packed.load` keeps of a copy: the file's samples by the vocoder that its utt_id ends in, (n,) int16."""
     rng = np.random.default_rng(zlib.crc32(utt_id.encode()))
-    return packed.to_int16(vocode(utt_id.rpartition("~")[2], audio.read(file), rng) * packed.FULL_SCALE), True
+    return packed.to_int16(vocode(utt_id.rpartition("~")[2], reading.read(file), rng) * packed.FULL_SCALE), True
 
 
 # ------------------------------------------------------------------------------------------------ labels and files
@@ -144,7 +144,9 @@ def _first(root: Path, places: Sequence[str], what: str, exists: Callable[[Path]
 def _audio_below(folder: Path) -> Iterator[str]:
     """Paths of all audio files in the folder and its subfolders."""
     for parent, _, names in os.walk(folder):
-        yield from (os.path.join(parent, name) for name in names if os.path.splitext(name)[1].lower() in audio.ENDINGS)
+        yield from (
+            os.path.join(parent, name) for name in names if os.path.splitext(name)[1].lower() in reading.ENDINGS
+        )
 
 
 def _files(utt_ids: Iterable[str], folders: Sequence[Path]) -> dict[str, Path]:
@@ -481,7 +483,7 @@ class Sorted(DataSet):
     def table(self) -> Scores:
         found = [(place, path) for place in self.places for path in sorted(_audio_below(place.folder))]
         if not found:
-            endings = " ".join(sorted(audio.ENDINGS))
+            endings = " ".join(sorted(reading.ENDINGS))
             raise UserError(f"no audio in the folders of {self.root}", f"files {endings}", "none")
         utt_ids = [Path(path).relative_to(self.root).as_posix() for _, path in found]
         columns = (np.array([getattr(place, name) for place, _ in found]) for name in ("is_bonafide", "attack"))

@@ -1,7 +1,7 @@
 """All waveforms of a partition in one file: decoded once, kept as int16, from then on only mapped into memory.
 
     pack = load("packed", "LA_train", {"LA_T_1138215": Path("LA/…/flac/LA_T_1138215.flac")}, workers=4)
-    pack[0]  # (n,) int16; / 32768 gives what audio.read gives
+    pack[0]  # (n,) int16; / 32768 gives what reading.read gives
 
 `<name>_<key>.pcm` holds one utterance after the other, `.json` beside it what each was made from. The key is a hash of
 the utt_ids, not of paths, so that a pack can be carried to a machine whose audio lies elsewhere, or that has none.
@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-import audio
-from cli import UserError, alone, replacing, write_text
+from audio import reading
+from common.errors import UserError
+from common.files import exclusive, replacing, write_text
 
 FORMAT = 1
 FULL_SCALE = 32768  # int16 per 1.0: a power of two, so the way there and back is exact
@@ -54,8 +55,8 @@ class Packed:
 
 
 def read_int16(_utt_id: str, file: Path) -> tuple[np.ndarray, bool]:
-    """The whole file as (n,) int16, and whether that is exactly what `audio.read` gives."""
-    samples = audio.read(file) * np.float32(FULL_SCALE)
+    """The whole file as (n,) int16, and whether that is exactly what `reading.read` gives."""
+    samples = reading.read(file) * np.float32(FULL_SCALE)
     rounded = to_int16(samples)
     return rounded, np.array_equal(rounded, samples)
 
@@ -82,7 +83,7 @@ def load(
     path = pack_path(folder, name, files)
     with suppress(_Stale):
         return _open(path, files)
-    with alone(path.parent) as locked:  # of processes that want the same pack, one builds it and the rest wait
+    with exclusive(path.parent) as locked:  # of processes that want the same pack, one builds it and the rest wait
         try:
             return _open(path, files)  # the process that held the lock may have built it
         except _Stale as stale:

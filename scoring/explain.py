@@ -1,7 +1,7 @@
 """What a model's score of a chunk rests on: Grad-CAM at the filter bank through which it listens.
 
     model, _ = utils.load_model("models/weights/AASIST.pth")
-    found = explain.saliency(model, audio.fit(audio.read("sample.flac"), model.nb_samp))
+    found = explain.saliency(model, fit(read("sample.flac"), model.nb_samp))
 
 Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) weights an activation by the gradient of the evidence with
 respect to it, and keeps what speaks for the target. The activation here is the bank's output, whose axes are frequency
@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from audio import SAMPLE_RATE
-from cli import UserError
+from common.errors import UserError
 from models.layers import SincBank
 from models.LFCC_LCNN import LogBank
 

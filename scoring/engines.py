@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from cli import UserError, replacing
-from weights import Card, file_sha256, folder
+from common.errors import UserError
+from common.files import replacing
+from scoring.weights import Card, file_sha256, folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cli import UserError, replacing
-from metrics import Calibration
+from common.errors import UserError
+from common.files import replacing
+from metrics.curves import Calibration
 
-WEIGHTS = Path(__file__).parent / "models" / "weights"  # where official checkpoints and exported models are kept
+WEIGHTS = Path(__file__).parents[1] / "models" / "weights"  # where official checkpoints and exported models are kept
 SOURCE = "https://github.com/clovaai/aasist/raw/main/models/weights"
 MAX_BYTES = 16 << 20
 SILENT_SECONDS, DOWNLOAD_SECONDS = 20, 600  # how long a server may say nothing, and may take for the whole file

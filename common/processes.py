@@ -1,8 +1,8 @@
-"""The processes that torchrun started: which one this is, and what they tell each other.
+"""The processes that torchrun started: the rank of this one, and what they exchange.
 
     torchrun --nproc_per_node 2 main.py --config config/AASIST.conf
 
-Without torchrun there is one process, and nothing here costs anything. torch is imported only where there are several.
+Without torchrun there is one process and nothing here costs time. torch is imported only if there are several.
 """
 
 import os
@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from cli import UserError
+from common.errors import UserError
 
-# How gloo and NCCL say that a peer does not answer; anything else that is raised is no peer's fault.
+# How gloo and NCCL report a peer that no longer answers; any other error has another cause.
 LOST = re.compile("Connection (closed|reset|refused)|peer|[Tt]imed out|NCCL", re.ASCII)
 
 
 class Processes:
-    """All processes of a command, this one among them.
+    """All processes of a command, including this one.
 
-    patience: how long one may wait for another. nvidia: whether GPUs will exchange tensors.
+    patience: how long a process waits for another. nvidia: whether GPUs exchange tensors.
     """
 
     def __init__(self, patience: timedelta, nvidia: bool = False):
@@ -30,8 +30,8 @@ class Processes:
             from torch import distributed
             from torch.distributed.rendezvous import rendezvous
 
-            # torchrun's store outlives a restart, and with it the addresses of those who died. (Of several machines
-            # each counts its own restarts.)
+            # torchrun's store survives a restart and still holds the addresses of dead processes, so each restart gets
+            # its own prefix. Machines count their restarts separately, hence only where all processes are on one.
             alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT") if alone else None
             store = distributed.PrefixStore(f"attempt {attempt}", next(rendezvous("env://", timeout=patience))[0])
@@ -39,12 +39,12 @@ class Processes:
             distributed.init_process_group("cpu:gloo,cuda:nccl" if nvidia else "gloo", timeout=patience, **place)
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the first process: the only one that writes."""
+    def is_main(self) -> bool:
+        """Whether this is the first process, the only one that writes files."""
         return self.rank == 0
 
     def gather(self, value: Any) -> list:
-        """Every process's value in the order of ranks, in all of them; each waits until all are here."""
+        """The values of all processes, ordered by rank, in every process; each waits until all have called."""
         values = [value]
         if self.size > 1:
             from torch import distributed
@@ -53,12 +53,16 @@ class Processes:
             distributed.all_gather_object(values, value)
         return values
 
-    def share(self, value: Any) -> Any:
-        """The first process's value, in all of them; each waits until all are here."""
-        return self.gather(value if self.leads else None)[0]
+    def broadcast(self, value: Any) -> Any:
+        """The first process's value, in every process; each waits until all have called."""
+        return self.gather(value if self.is_main else None)[0]
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.gather(None)
 
     def largest(self, *numbers: int) -> list[int]:
-        """Of each number the largest that any process has: what one of them knows, all act upon."""
+        """The maximum of each number over all processes, so that all act on what one of them knows."""
         if self.size == 1:
             return list(numbers)
         import torch
@@ -71,7 +75,7 @@ class Processes:
 
 @contextmanager
 def peers_alive() -> Iterator[None]:
-    """Raises UserError, one line, for what torch raises when another process no longer answers."""
+    """Turn the error that torch raises when another process no longer answers into a UserError."""
     try:
         yield
     except RuntimeError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audio import AudioError, Facts, Recording
+from audio.reading import AudioError, Facts, Recording
 
 PATIENCE = 10.0  # seconds for ten seconds of sound, which take milliseconds
 WORKER_MEMORY = 1 << 30  # bytes beyond what the imports took: no honest file needs a tenth of it

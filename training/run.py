@@ -23,17 +23,20 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
-import evaluation
-from cli import UserError, alone, write_text
-from config import Config, require, save_config, to_dict
-from corpora import PARTITIONS, Partition, each_eval, gather, open_corpus
+from common.errors import UserError
+from common.files import exclusive, write_text
+from common.processes import Processes
+from common.schema import require
+from config import Config, save_config, to_dict
+from corpora.trials import PARTITIONS, Partition, each_eval, gather, open_corpus
 from data_utils import Order, Share, preflight, require_transforms, score_loader, shares, train_loader, with_pack
-from engines import TorchEngine
-from inference import Detector
-from metrics import fit_calibration
+from metrics import evaluate as evaluation
+from metrics.curves import fit_calibration
 from models import build_model
-from optimization import Stepper, compiled
-from processes import Processes
+from scoring.detector import Detector
+from scoring.engines import TorchEngine
+from scoring.weights import locate
+from training.optimization import Stepper, compiled
 from utils import (
     RunLog,
     load_checkpoint,
@@ -45,7 +48,6 @@ from utils import (
     set_precision,
     set_rng_state,
 )
-from weights import locate
 
 HEADER = f"{'epoch':>7} {'lr':>9} {'loss':>8} {'dev EER %':>10} {'dev t-DCF':>10} {'utt/s':>7} {'left':>8}"
 RESOLVED = frozenset({"encoder_config", "do_normalize"})  # of model_config: what a model adds that it took from outside
@@ -361,7 +363,7 @@ class Training:
         """Score eval, or a further eval set, in fp32 and report it. Nothing in a run depends on what comes out."""
         partition = data_set or "eval"
         scores = self.score(Detector(TorchEngine(model, self.place.device)), partition)
-        if self.place.processes.leads:
+        if self.place.processes.is_main:
             result = self.data.report(scores, self.folder, f"{partition}_{name}.txt", partition)
             numbers = {key: result[key] for key in ("eer_percent", "min_tdcf")}
             numbers |= {"dev_eer_percent": dev["eer_percent"], "dev_min_tdcf": dev["min_tdcf"]}
@@ -380,7 +382,7 @@ class Training:
         """
         total = done + len(loader)
         bar = {"initial": done, "total": total, "leave": False, "dynamic_ncols": True}
-        bar["disable"] = None if self.place.processes.leads else True
+        bar["disable"] = None if self.place.processes.is_main else True
         title = f"epoch {self.progress.epoch + 1}" if phase == "train" else f"score {phase}"
         started = said = time.monotonic()
         for number, batch in enumerate(tqdm(loader, title, **bar), start=1):
@@ -400,7 +402,7 @@ class Training:
             if self.progress.epoch < self.config.num_epochs:  # after that, last.pth is as it should be
                 self.save_last()
             self.log.event("stop", signal=number)
-            self.place.processes.gather(None)  # until all is saved: when one has ended, torchrun ends the others
+            self.place.processes.barrier()  # until all is saved: when one has ended, torchrun ends the others
             raise Stopped(number)
 
     def on_signal(self, number: int, _frame) -> None:
@@ -416,11 +418,13 @@ class Training:
 
         Raises UserError when it holds a run already, or another process writes to it.
         """
-        leads = self.place.processes.leads
-        with alone(self.folder.parent) if leads else nullcontext():  # of two runs that want one folder, one is refused
+        leads = self.place.processes.is_main
+        with (
+            exclusive(self.folder.parent) if leads else nullcontext()
+        ):  # of two runs that want one folder, one is refused
             is_new = not self.folder.exists()
             if leads:
-                self.claim.enter_context(alone(self.folder, wait=False))
+                self.claim.enter_context(exclusive(self.folder, wait=False))
                 make_folder(self.folder, overwrite)
             self.log = RunLog(self.folder, writes=leads)
             self._log_start()
@@ -446,8 +450,8 @@ class Training:
 
         Raises UserError when there is none, it is of another run, or another process writes to the folder.
         """
-        if self.place.processes.leads:
-            self.claim.enter_context(alone(self.folder, wait=False))
+        if self.place.processes.is_main:
+            self.claim.enter_context(exclusive(self.folder, wait=False))
         path = self.folder / "weights" / "last.pth"
         last = self.load(path)
         if "stepper" not in last:
@@ -460,26 +464,26 @@ class Training:
             set_rng_state(last["rng"][self.share.rank])
         else:
             print(f"note: saved by {len(last['rng'])} processes: dropout goes on differently", file=sys.stderr)
-        if not self.place.processes.leads:
+        if not self.place.processes.is_main:
             self.progress.loss_sum = 0.0  # the first process has all processes' sum
         else:
             for leftover in (self.folder / "weights").glob(".*.pth.*"):  # of a save that was killed
                 leftover.unlink()
-        self.log = RunLog(self.folder, last["log_sizes"], self.progress.epoch, self.place.processes.leads)
+        self.log = RunLog(self.folder, last["log_sizes"], self.progress.epoch, self.place.processes.is_main)
         self.log.event("resume", epoch=self.progress.epoch, step=self.progress.step)
         print(HEADER, flush=True)
 
     def load(self, path: Path) -> dict:
         """A checkpoint, read by the first process: the others' disk need not hold it."""
         processes = self.place.processes
-        return processes.share(load_checkpoint(path) if processes.leads else None)
+        return processes.broadcast(load_checkpoint(path) if processes.is_main else None)
 
     def save(self, name: str, model: nn.Module, scores: np.ndarray, dev: dict, **more) -> None:
         """weights/<name>.pth: what scoring and others' code need; with the dev scores, any operating point follows.
 
         The scores of best.pth and the means' are also written to scores/.
         """
-        if not self.place.processes.leads:
+        if not self.place.processes.is_main:
             return
         if not name.startswith("epoch_"):
             self.data.write_scores("dev", scores, self.folder / "scores" / f"dev_{name}.txt")
@@ -492,7 +496,7 @@ class Training:
         self.require_finite()
         processes = self.place.processes
         loss_sum, rng = sum(processes.gather(self.progress.loss_sum)), processes.gather(rng_state())
-        if processes.leads:
+        if processes.is_main:
             fields = {
                 "config": to_dict(self.config),
                 "model": self.model.state_dict(),

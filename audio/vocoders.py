@@ -1,7 +1,7 @@
 """Copy-synthesis: speech taken apart and put together again by a vocoder, which makes spoof from bona fide speech.
 
     from vocoders import VOCODERS, vocode
-    spoof = vocode("griffin_lim", audio.read("talk.wav"), np.random.default_rng(1))  # as long, as loud, in step
+    spoof = vocode("griffin_lim", read("talk.wav"), np.random.default_rng(1))  # as long, as loud, in step
 
 Words, speaker, melody, room and microphone stay; what changes is what a vocoder leaves behind. Detectors trained on it
 carry over to text-to-speech whose last step is a vocoder (Wang & Yamagishi 2023, arXiv:2210.10570).
@@ -20,7 +20,7 @@ from numpy.random import Generator
 from scipy import signal
 
 from audio import SAMPLE_RATE as RATE
-from cli import UserError
+from common.errors import UserError
 
 SIZE, HOP = 512, 128  # the short-time spectrum: 32 ms every 8 ms
 SHORTEST = 2048  # samples: shorter speech is lengthened with zeros, as WORLD wants some frames

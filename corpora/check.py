@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-import audio
-import packed
-import plots
-from corpora import MAX_NAMED, Partition, gather, open_corpus
-from metrics import Ranking
-from score_files import BONAFIDE
+from audio import SAMPLE_RATE, reading
+from corpora import packed
+from corpora.trials import MAX_NAMED, Partition, gather, open_corpus
+from metrics.curves import Ranking
+from metrics.score_files import BONAFIDE
+from plots import scores as plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +85,7 @@ ORDER = (
 class Sound(NamedTuple):
     """What is kept of a decoded file."""
 
-    facts: audio.Facts
+    facts: reading.Facts
     digest: bytes  # of its samples rounded to 16 bits: the same for any lossless coding of them
     silent: bool  # all samples are the same
     cues: tuple[float, ...]  # in the order of CUES
@@ -107,7 +107,7 @@ class Sound(NamedTuple):
             yield "faint", f"peak {self.cues[4]:.0f} dBFS"
         if facts.clipped > CLIPPED_SHARE:
             yield "clipped", f"{facts.clipped:.1%}"
-        if facts.rate != audio.SAMPLE_RATE:
+        if facts.rate != SAMPLE_RATE:
             yield "sample_rate", f"{facts.rate} Hz"
         if facts.channels != 1:
             yield "channels", f"{facts.channels} channels"
@@ -125,11 +125,11 @@ class Failure(NamedTuple):
 
 def listen(path: Path) -> Sound | Failure:
     """Decode a file once, in blocks, and measure it."""
-    recording, meter = audio.Recording(path, max_seconds=audio.MAX_SECONDS), _Meter()
+    recording, meter = reading.Recording(path, max_seconds=reading.MAX_SECONDS), _Meter()
     try:
         for block in recording:
             meter.add(block)
-    except audio.AudioError as error:
+    except reading.AudioError as error:
         known = error.condition if error.condition in FILE_FINDINGS else "undecodable"
         return Failure(known, str(error))
     cues = meter.cues()
@@ -162,23 +162,23 @@ class _Meter:
 
     def _frames(self, x: np.ndarray) -> None:
         """(n,), n a multiple of SPECTRUM."""
-        powers = np.square(x.reshape(-1, audio.LEVEL_SAMPLES), dtype=float).mean(axis=1)
+        powers = np.square(x.reshape(-1, reading.LEVEL_SAMPLES), dtype=float).mean(axis=1)
         self.levels.append(powers)
-        self.squares += powers.sum() * audio.LEVEL_SAMPLES
+        self.squares += powers.sum() * reading.LEVEL_SAMPLES
         frames = x.reshape(-1, SPECTRUM) * np.hanning(SPECTRUM).astype(np.float32)
         self.spectrum += np.square(np.abs(np.fft.rfft(frames))).sum(axis=0)
 
     def cues(self) -> tuple[float, ...]:
         """Of the whole signal, n ≥ 1 samples, in the order of CUES."""
         self._frames(np.pad(self.rest, (0, -len(self.rest) % SPECTRUM)))
-        frames = max(1, self.count // audio.LEVEL_SAMPLES)  # none that is padded, unless there is no other
+        frames = max(1, self.count // reading.LEVEL_SAMPLES)  # none that is padded, unless there is no other
         levels = 10 * np.log10(np.concatenate(self.levels)[:frames] + SILENCE)
         loud = np.flatnonzero(levels >= levels.max() - QUIET)
-        frame = audio.LEVEL_SAMPLES / audio.SAMPLE_RATE
-        hertz = np.fft.rfftfreq(SPECTRUM, 1 / audio.SAMPLE_RATE)
+        frame = reading.LEVEL_SAMPLES / SAMPLE_RATE
+        hertz = np.fft.rfftfreq(SPECTRUM, 1 / SAMPLE_RATE)
         bands = [self.spectrum[(hertz >= low) & (hertz < high)].sum() for low, high in BANDS]
         numbers = (
-            self.count / audio.SAMPLE_RATE,
+            self.count / SAMPLE_RATE,
             loud[0] * frame,
             (frames - 1 - loud[-1]) * frame,
             10 * np.log10(self.squares / self.count + SILENCE),
@@ -369,7 +369,9 @@ def _extra_files(parts: list[_Part]) -> Iterator[Finding]:
     extra = []
     for folder in sorted(filter(os.path.isdir, {os.path.dirname(path) for path in listed})):
         with os.scandir(folder) as entries:
-            there = sorted(entry.path for entry in entries if os.path.splitext(entry.name)[1].lower() in audio.ENDINGS)
+            there = sorted(
+                entry.path for entry in entries if os.path.splitext(entry.name)[1].lower() in reading.ENDINGS
+            )
         extra += [path for path in there if path not in listed]
     if extra:
         yield Finding(

@@ -13,10 +13,9 @@ from operator import itemgetter
 
 import numpy as np
 
-from cli import UserError
+from audio import SAMPLE_RATE
+from common.errors import UserError
 
-SAMPLE_RATE = 16_000  # Hz
-CHUNK_SAMPLES = 64_600  # 4.0375 s, the length that published scores are made with
 MAX_SECONDS = 3600.0  # `read` refuses longer files: an hour is 230 MB of float32
 LONGEST_SECONDS = 24 * 3600.0  # a recorder's day; a small file can decode to years, which costs no memory but time
 BLOCK_SECONDS = 10.0
@@ -360,60 +359,3 @@ class _Levels:
         reference = self.COUNT - 1 - np.searchsorted(loudest_first, 10)  # -1 if there are not 10
         threshold = max(0, reference - round(40 / self.STEP))
         return float(self.counts[threshold:].sum()) * LEVEL_SAMPLES / SAMPLE_RATE
-
-
-def fit(samples: np.ndarray, length: int, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Exactly `length` samples of (N,), N ≥ 1: shorter audio is repeated, never zero-padded.
-
-    Of longer audio the first `length`, as published scores are made; with `rng` a random crop, as in training.
-    """
-    if len(samples) < length:
-        samples = np.tile(samples, -(-length // len(samples)))[:length]
-    first = 0 if rng is None else int(rng.integers(len(samples) - length + 1))
-    return samples[first : first + length]
-
-
-class Chunker:
-    """Cuts a signal that comes in pieces into chunks (C, length) whose starts lie `hop` samples apart.
-
-    The last chunk ends where the signal ends. Keeps fewer than `length + hop` samples between calls.
-    """
-
-    def __init__(self, length: int, hop: int):
-        self.length, self.hop = length, hop
-        self._pieces: list[np.ndarray] = []  # the signal from the last chunk's start on
-        self._held = 0  # samples in them
-        self._first = 0  # their first sample's place in the signal
-        self._next = 0  # the next chunk's start in them: 0 until there is a chunk, then `hop`
-
-    def feed(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) → the chunks (C, length) that are complete by now and their first samples (C,); C may be 0."""
-        self._pieces.append(np.array(samples))  # a copy: the caller's buffer may be used again
-        self._held += len(samples)
-        offsets = np.arange(self._next, self._held - self.length + 1, self.hop)
-        if len(offsets) == 0:
-            return np.empty((0, self.length), self._pieces[0].dtype), offsets
-        signal = np.concatenate(self._pieces)
-        chunks = np.lib.stride_tricks.sliding_window_view(signal, self.length)[offsets]
-        starts = self._first + offsets
-        self._pieces = [signal[offsets[-1] :].copy()]
-        self._held, self._first, self._next = len(self._pieces[0]), int(starts[-1]), self.hop
-        return chunks, starts
-
-    def end(self) -> tuple[np.ndarray, np.ndarray]:
-        """The tail: a chunk (1, length) that ends with the signal, or none (0, length) if the last one did.
-
-        A signal shorter than `length` is repeated (`fit`); one without samples gives no chunk.
-        """
-        signal = np.concatenate(self._pieces or [np.empty(0, np.float32)])
-        if len(signal) in (0, self.length):
-            return np.empty((0, self.length), signal.dtype), np.empty(0, dtype=int)
-        start = max(0, self._first + len(signal) - self.length)
-        return fit(signal[-self.length :], self.length)[None], np.array([start])
-
-
-def chunks(samples: np.ndarray, length: int, hop: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) → what a `Chunker` gives: chunks (C, length) and their first samples (C,), side by side unless `hop`."""
-    chunker = Chunker(length, hop or length)
-    parts = [chunker.feed(samples), chunker.end()]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])

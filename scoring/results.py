@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cli import UserError, replacing, write_text
+from common.errors import UserError
+from common.files import replacing, write_text
 
 END = b"]}\n"
 CSV_COLUMNS = ("file", "utt_id", "verdict", "score", "llr", "probability_spoof", "seconds", "conditions", "regions")

@@ -1,0 +1,13 @@
+"""A user's mistake, said in one line."""
+
+
+class UserError(Exception):
+    """A user's mistake: ends a command with one line on stderr and exit code 2.
+
+    `UserError(what, expected, found)` reads "<what> — expected <expected>, found <found>".
+    """
+
+    def __init__(self, what: str, expected: object = None, found: object = None):
+        parts = [f"{name} {value}" for name, value in (("expected", expected), ("found", found)) if value is not None]
+        message = f"{what} — {', '.join(parts)}" if parts else what
+        super().__init__(" ".join(message.split()))  # one line, whatever a library put into it

@@ -1,0 +1,73 @@
+"""Plain values (of YAML, JSON or a checkpoint) → checked dataclasses; what does not fit is named.
+
+What is not known is refused with the nearest known key: a misspelt option must not train the default.
+"""
+
+import difflib
+import math
+import types
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from common.errors import UserError
+
+
+def require(holds: bool, name: str, expected: str, found: object) -> None:
+    """Raise UserError about the value of `name` unless it `holds`."""
+    if not holds:
+        raise UserError(f"bad value of '{name}'", expected, found)
+
+
+def parse(schema: type, values: Any, where: str = "") -> Any:
+    """Build the dataclass `schema` from a mapping.
+
+    `where` is the prefix that key names get in errors ("optim_config."). Raises UserError on an unknown or missing
+    key and on a value of the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"bad value of '{where.rstrip('.') or 'the file'}'", "a mapping of keys", _show(values))
+    known = [f.name for f in fields(schema)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            expected = f"'{where}{near[0]}'" if near else f"one of {', '.join(known)}"
+            raise UserError("unknown key", expected, f"'{where}{key}'")
+    for f in fields(schema):
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise UserError("missing key", f"'{where}{f.name}'", "none")
+    hints = get_type_hints(schema)
+    return schema(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """`value` as the type `hint`, or UserError. The official files' "True"/"False" strings become booleans here."""
+    origin, args = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return parse(hint, value, f"{name}.")
+    if origin in (Union, types.UnionType):
+        return None if value is None else _convert(next(a for a in args if a is not type(None)), value, name)
+    if origin is Literal:
+        value = "off" if value is False and "off" in args else value  # YAML 1.1 reads `off` as false
+        require(value in args, name, f"one of {', '.join(map(str, args))}", _show(value))
+        return value
+    if origin is tuple:
+        many = args[-1] is Ellipsis
+        value = [value] if many and isinstance(value, str) else value
+        fits = isinstance(value, list | tuple) and (many or len(value) == len(args))
+        require(fits, name, "a list" if many else f"a list of {len(args)} values", _show(value))
+        return tuple(_convert(args[0] if many else args[i], v, f"{name}[{i}]") for i, v in enumerate(value))
+    if hint is bool and value in ("True", "False"):
+        return value == "True"
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    right = type(value) is hint and not (hint is float and not math.isfinite(value))
+    require(right, name, f"a {_TYPE_NAMES.get(hint, hint.__name__)}", _show(value))
+    return value
+
+
+_TYPE_NAMES = {bool: "boolean", int: "whole number", float: "number", str: "string", dict: "mapping of keys"}
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

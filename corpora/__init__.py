@@ -1,0 +1,1 @@
+"""Data sets as they unpack → partitions of trials."""

@@ -1,0 +1,1 @@
+"""Scores → numbers and tables."""

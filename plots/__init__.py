@@ -1,0 +1,1 @@
+"""Every figure: arrays in, `Figure` out."""

@@ -1,0 +1,1 @@
+"""Weights and audio → scores → verdicts → results on disk."""

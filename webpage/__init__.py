@@ -1,0 +1,1 @@
+"""The web page; it has no model logic of its own."""
