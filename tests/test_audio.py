@@ -483,7 +483,8 @@ def test_three_hours_take_no_more_memory_than_a_minute(tmp_path, damaged_at_the_
             file.seek(20_000)
             file.write(bytes(1000))
     command = r"""
-import re, sys, audio
+import re, sys
+from audio import reading
 def peak(): return int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read()).group(1)) / 1024
 import av, soundfile, soxr
 before, recording = peak(), reading.Recording(sys.argv[1])
