@@ -31,8 +31,17 @@ from common.processes import Processes
 from plots.scores import PICTURED_SECONDS
 from scoring.detector import Detector
 from scoring.results import Journal, part_path, write_csv, write_scores
-from scoring.verdict import AGGREGATES, NAMES, Chunk, Judge, Result, line, report, summary
-from scoring.weights import KNOWN, SHIPPED
+from scoring.verdict import (
+    AGGREGATES,
+    VERDICT_WORDS,
+    ChunkScore,
+    FileResult,
+    Judge,
+    verdict_line,
+    verdict_report,
+    verdict_rows,
+)
+from scoring.weights import BUNDLED, KNOWN
 
 ROLLING_SECONDS = 30  # what a stream's verdict looks back on
 
@@ -123,7 +132,7 @@ def write_tables(journal: Journal, names: list[str], args) -> int:
     return len(missing)
 
 
-def watch(detector: Detector, judge: Judge, files: list[Path], workers: int) -> Iterator[Result]:
+def watch(detector: Detector, judge: Judge, files: list[Path], workers: int) -> Iterator[FileResult]:
     """The files' results under a progress bar, and at the end what they were and how fast they came."""
     from tqdm import tqdm
 
@@ -141,7 +150,7 @@ def watch(detector: Detector, judge: Judge, files: list[Path], workers: int) -> 
             bar.update(0)  # a long file, too, is seen to go on
 
         for result in detector.score_files(files, judge, min(workers, len(files)), heard):
-            verdicts["unreadable" if result.error else NAMES[result.verdict]] += 1
+            verdicts["unreadable" if result.error else VERDICT_WORDS[result.verdict]] += 1
             yield result
             bar.update()
     if len(files) > 1:
@@ -149,17 +158,17 @@ def watch(detector: Detector, judge: Judge, files: list[Path], workers: int) -> 
         print(f"{len(files)} files: {parts}; {pace()}", file=sys.stderr)
 
 
-def show(result: Result, judge: Judge, brief: bool) -> None:
+def show(result: FileResult, judge: Judge, brief: bool) -> None:
     """Print one result: a line, or all there is to say."""
     from tqdm import tqdm
 
     if result.error:
         tqdm.write(f"error: {result.error}", file=sys.stderr)
     if brief or not result.error:
-        tqdm.write(line(result) if brief else report(result, judge), file=sys.stdout)
+        tqdm.write(verdict_line(result) if brief else verdict_report(result, judge), file=sys.stdout)
 
 
-def picture(result: Result, judge: Judge, detector: Detector, args) -> None:
+def picture(result: FileResult, judge: Judge, detector: Detector, args) -> None:
     """Draw the recording and its scores to <output_dir>/<utt_id>.png and .pdf."""
     from plots import scores as plots
 
@@ -170,14 +179,14 @@ def picture(result: Result, judge: Judge, detector: Detector, args) -> None:
         samples = np.concatenate(list(Recording(result.path, args.channel)))
     timeline = plots.Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
     saliency = explain_lowest(result, samples, detector) if args.explain and samples is not None else None
-    lines = [*summary(result, judge), ("file", result.path.name)]
+    lines = [*verdict_rows(result, judge), ("file", result.path.name)]
     figure = plots.recording(
         samples, SAMPLE_RATE, timeline, judge.settings.threshold, result.regions, lines, saliency=saliency
     )
     plots.save(figure, Path(args.output_dir) / result.path.stem)
 
 
-def explain_lowest(result: Result, samples: np.ndarray, detector: Detector):
+def explain_lowest(result: FileResult, samples: np.ndarray, detector: Detector):
     """What the lowest chunk's score rests on (None: no chunk has a score)."""
     from scoring.explain import saliency
 
@@ -195,14 +204,14 @@ def stream(detector: Detector, judge: Judge) -> int:
         raise UserError("--stream - reads raw PCM from stdin", "a pipe", "a terminal")
     print(f"note: a verdict needs {judge.chunk_seconds:.2f} s of sound", file=sys.stderr)
     hop = max(1, round(detector.engine.nb_samp * (1 - judge.settings.overlap)))
-    recent: deque[Chunk] = deque()
+    recent: deque[ChunkScore] = deque()
     for chunk in detector.score_stream(sys.stdin.buffer, hop):
         recent.append(chunk)
         while recent[0].end <= chunk.end - ROLLING_SECONDS:
             recent.popleft()
-        now = "silent" if chunk.score is None else f"{chunk.score:.4f} {NAMES[judge.verdict(chunk.score)]}"
+        now = "silent" if chunk.score is None else f"{chunk.score:.4f} {VERDICT_WORDS[judge.verdict(chunk.score)]}"
         score = judge.aggregate(recent)
-        whole = "" if score is None else f"{score:.4f} {NAMES[judge.verdict(score)]}"
+        whole = "" if score is None else f"{score:.4f} {VERDICT_WORDS[judge.verdict(score)]}"
         print(f"{chunk.end:9.2f} s  {now:<20}  last {ROLLING_SECONDS} s: {whole}", flush=True)
     return 0
 
@@ -213,7 +222,7 @@ def stream(detector: Detector, judge: Judge) -> int:
 def parse_arguments():
     parser = Parser(description=__doc__)
     add = parser.add_argument_group("what to score").add_argument
-    add("--model", default=SHIPPED, metavar="PATH|NAME", help=f"a file, or {', '.join(KNOWN)} (default: %(default)s)")
+    add("--model", default=BUNDLED, metavar="PATH|NAME", help=f"a file, or {', '.join(KNOWN)} (default: %(default)s)")
     add("--audio", nargs="+", default=[], metavar="FILE", help="any format that FFmpeg decodes, video too")
     add("--audio_dir", nargs="+", default=[], metavar="DIR", help="every file with an ending of audio or video")
     add("--recursive", action="store_true", help="with --audio_dir: folders below, too")

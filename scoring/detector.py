@@ -18,7 +18,7 @@ from audio.workers import recordings
 from common.errors import UserError
 from metrics.score_files import BONAFIDE
 from scoring.engines import Engine, load
-from scoring.verdict import Chunk, Judge, Result, Settings, operating_point
+from scoring.verdict import ChunkScore, FileResult, Judge, VerdictSettings, operating_point
 from scoring.weights import Card, locate
 
 if TYPE_CHECKING:  # torch takes longer to import than an exported model to give its first score
@@ -64,17 +64,17 @@ class Detector:
         return np.concatenate([np.empty(0), *(self.engine.logits(batch)[:, BONAFIDE] for batch in waveforms)])
 
     def judge(self, threshold: float | None = None, target_far: float | None = None, **settings) -> Judge:
-        """How this detector's scores become verdicts; `settings` as in `verdict.Settings`. Raises UserError."""
+        """How this detector's scores become verdicts; `settings` as in `verdict.VerdictSettings`. Raises UserError."""
         point = operating_point(self.card, threshold, target_far)
-        return Judge(self.card, Settings(*point, **settings), self.engine.nb_samp / SAMPLE_RATE)
+        return Judge(self.card, VerdictSettings(*point, **settings), self.engine.nb_samp / SAMPLE_RATE)
 
-    def score_file(self, path: str | Path, judge: Judge | None = None) -> Result:
+    def score_file(self, path: str | Path, judge: Judge | None = None) -> FileResult:
         """Read, score and judge one file of any format and length."""
         return next(self.score_files([Path(path)], judge or self.judge()))
 
     def score_files(
         self, paths: Iterable[Path], judge: Judge, workers: int = 0, heard: Callable[[float], object] | None = None
-    ) -> Iterator[Result]:
+    ) -> Iterator[FileResult]:
         """The result of every file, in order; batches run across files, `workers` processes decode ahead (0: none).
 
         heard: called with seconds of audio as they are taken in.
@@ -83,10 +83,10 @@ class Detector:
         for file in self._timelines(recordings(paths, workers, judge.settings.channel), hop, heard):
             seconds = file.outcome.seconds if isinstance(file.outcome, Facts) else 0.0
             ends = [min(start + judge.chunk_seconds, seconds) for start in file.starts]
-            chunks = [Chunk(*values) for values in zip(file.starts, ends, file.scores, strict=True)]
+            chunks = [ChunkScore(*values) for values in zip(file.starts, ends, file.scores, strict=True)]
             yield judge(file.path, file.outcome, chunks)
 
-    def score_stream(self, source: BinaryIO, hop: int) -> Iterator[Chunk]:
+    def score_stream(self, source: BinaryIO, hop: int) -> Iterator[ChunkScore]:
         """Chunks, `hop` samples apart, of raw PCM (16-bit little-endian, mono, 16 kHz) as soon as each is complete."""
         chunker, heard, stray = Chunker(self.engine.nb_samp, hop), 0, b""
         while piece := source.read1(2 * SAMPLE_RATE // 10):
@@ -98,10 +98,12 @@ class Detector:
         if heard:
             yield from self._stream_chunks(*chunker.end(), heard)
 
-    def _stream_chunks(self, chunks: np.ndarray, starts: np.ndarray, heard: int) -> Iterator[Chunk]:
+    def _stream_chunks(self, chunks: np.ndarray, starts: np.ndarray, heard: int) -> Iterator[ChunkScore]:
         for chunk, start in zip(chunks, starts, strict=True):
             end = min(start + len(chunk), heard)
-            yield Chunk(start / SAMPLE_RATE, end / SAMPLE_RATE, None if is_silent(chunk) else self._score([chunk])[0])
+            yield ChunkScore(
+                start / SAMPLE_RATE, end / SAMPLE_RATE, None if is_silent(chunk) else self._score([chunk])[0]
+            )
 
     def _timelines(self, files_read: Iterable, hop: int, heard: Callable | None) -> Iterator[_Timeline]:
         """Each file, in order, once all its chunks are scored."""

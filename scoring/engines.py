@@ -21,7 +21,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import replacing
-from scoring.weights import Card, file_sha256, folder
+from scoring.weights import Card, file_sha256, weights_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,7 +65,7 @@ def load(path: Path, engine: str = "auto", precision: str = "fp32", device: str 
 
 def exported_path(sha256: str, precision: str = "fp32") -> Path:
     """Where the exported copy of a checkpoint file with this hash is kept."""
-    return folder() / "onnx" / f"{sha256[:16]}{'.int8' if precision == 'int8' else ''}.onnx"
+    return weights_folder() / "onnx" / f"{sha256[:16]}{'.int8' if precision == 'int8' else ''}.onnx"
 
 
 def _fastest_engine(path: Path, precision: str, device: str) -> str:

@@ -1,6 +1,6 @@
 """Scores of a recording's chunks → its score, its suspicious regions and a verdict; docs/inference.md explains them.
 
-A verdict is "bonafide", "spoof", or "abstain" where a score would mean nothing. `Result.to_dict` is what files hold.
+A verdict is "bonafide", "spoof", or "abstain" where a score would mean nothing. `FileResult.to_dict` is the JSON form.
 """
 
 import math
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from metrics.curves import threshold_at_far
 
 from audio import SAMPLE_RATE
 from audio.reading import AudioError, Facts
 from common.errors import UserError
-from metrics.curves import threshold_at_far
 from scoring.weights import Card
 
 SCHEMA = "aasist.inference/1"
@@ -40,7 +40,7 @@ class Condition(NamedTuple):
     detail: str
 
 
-class Chunk(NamedTuple):
+class ChunkScore(NamedTuple):
     """From and to (seconds), and the score; None for a silent chunk, which has none."""
 
     start: float
@@ -48,7 +48,7 @@ class Chunk(NamedTuple):
     score: float | None
 
 
-class Region(NamedTuple):
+class SuspiciousRegion(NamedTuple):
     """A passage of neighbouring chunks at or below the threshold: from and to (seconds), the lowest chunk's score."""
 
     start: float
@@ -57,7 +57,7 @@ class Region(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Settings:
+class VerdictSettings:
     """What one chooses about a scoring; docs/inference.md says how."""
 
     threshold: float | None  # scores above it are bona fide
@@ -84,7 +84,7 @@ def operating_point(card: Card, threshold: float | None, target_far: float | Non
 
 
 @dataclass(frozen=True)
-class Result:
+class FileResult:
     """What one file gets. `error` says why it could not be read (None: it was)."""
 
     path: Path
@@ -95,8 +95,8 @@ class Result:
     probability_note: str = "no score"
     seconds: float | None = None
     conditions: tuple[Condition, ...] = ()
-    regions: tuple[Region, ...] = ()
-    chunks: tuple[Chunk, ...] = ()
+    regions: tuple[SuspiciousRegion, ...] = ()
+    chunks: tuple[ChunkScore, ...] = ()
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,27 +111,27 @@ class Judge:
     """Turns chunk scores into results. chunk_seconds: what the model hears at once."""
 
     card: Card
-    settings: Settings
+    settings: VerdictSettings
     chunk_seconds: float
 
-    def __call__(self, path: Path, outcome: Facts | AudioError, chunks: Sequence[Chunk]) -> Result:
+    def __call__(self, path: Path, outcome: Facts | AudioError, chunks: Sequence[ChunkScore]) -> FileResult:
         """The result of a file from its facts, or why it has none, and its chunks in order of time."""
         if isinstance(outcome, AudioError):
-            return Result(path, conditions=(Condition(outcome.condition, str(outcome)),), error=str(outcome))
+            return FileResult(path, conditions=(Condition(outcome.condition, str(outcome)),), error=str(outcome))
         score = self.aggregate(chunks)
         unfit = self._unfit(outcome, score)
-        return Result(
+        return FileResult(
             path,
             "abstain" if unfit else self.verdict(score),
             score,
             *self._calibrated(score, len(chunks)),
             outcome.seconds,
             (*unfit, *self._cautions(outcome)),
-            tuple(regions(chunks, self.settings.threshold)),
+            tuple(suspicious_regions(chunks, self.settings.threshold)),
             tuple(chunks),
         )
 
-    def aggregate(self, chunks: Iterable[Chunk]) -> float | None:
+    def aggregate(self, chunks: Iterable[ChunkScore]) -> float | None:
         """One score of many; None when every chunk is silent."""
         scores = np.array([chunk.score for chunk in chunks if chunk.score is not None])
         return float(AGGREGATES[self.settings.aggregate](scores)) if len(scores) else None
@@ -190,41 +190,41 @@ class Judge:
         return llr, 0.5 * (1 - math.tanh(log_odds / 2)), f"calibrated on the dev set, {100 * prior:g} % spoofs expected"
 
 
-def regions(chunks: Sequence[Chunk], threshold: float | None) -> list[Region]:
+def suspicious_regions(chunks: Sequence[ChunkScore], threshold: float | None) -> list[SuspiciousRegion]:
     """Neighbouring chunks at or below the threshold, merged."""
     found, before = [], False
     for chunk in chunks:
         low = threshold is not None and chunk.score is not None and chunk.score <= threshold
         if low and before:
-            found[-1] = Region(found[-1].start, chunk.end, min(found[-1].score, chunk.score))
+            found[-1] = SuspiciousRegion(found[-1].start, chunk.end, min(found[-1].score, chunk.score))
         elif low:
-            found.append(Region(*chunk))
+            found.append(SuspiciousRegion(*chunk))
         before = low
     return found
 
 
 # ----------------------------------------------------------------------------------------------------------- for people
 
-NAMES = {"bonafide": "bona fide", "spoof": "spoof", "abstain": "cannot say"}
+VERDICT_WORDS = {"bonafide": "bona fide", "spoof": "spoof", "abstain": "cannot say"}
 
 
-def percent(probability: float) -> str:
+def probability_text(probability: float) -> str:
     """A probability in percent; beyond 1 and 99 a few hundred dev trials tell nothing more."""
     if 0.01 <= probability <= 0.99:
         return f"{100 * probability:.1f} %"
     return "above 99 %" if probability > 0.5 else "below 1 %"
 
 
-def summary(result: Result, judge: Judge) -> list[tuple[str, str]]:
+def verdict_rows(result: FileResult, judge: Judge) -> list[tuple[str, str]]:
     """(label, text) pairs that a report, a figure or a page shows."""
     settings = judge.settings
     how = {"min": "lowest", "topk": f"mean of the {LOWEST} lowest"}.get(settings.aggregate, settings.aggregate)
     chunks = "" if len(result.chunks) < 2 else f"{how} of {len(result.chunks)} chunks; "
     threshold = "–" if settings.threshold is None else f"{settings.threshold:.4f}"
-    probability = "none" if result.probability_spoof is None else f"{percent(result.probability_spoof)} spoof"
+    probability = "none" if result.probability_spoof is None else f"{probability_text(result.probability_spoof)} spoof"
     score = "none" if result.score is None else f"{result.score:.4f}   ({chunks}higher = more bona fide)"
     lines = [
-        ("verdict", NAMES[result.verdict]),
+        ("verdict", VERDICT_WORDS[result.verdict]),
         ("score", score),
         ("threshold", f"{threshold}   ({settings.threshold_source})"),
         ("probability", f"{probability}   ({result.probability_note})"),
@@ -234,10 +234,10 @@ def summary(result: Result, judge: Judge) -> list[tuple[str, str]]:
     return [*lines, ("caution", judge.caution())]
 
 
-def report(result: Result, judge: Judge) -> str:
+def verdict_report(result: FileResult, judge: Judge) -> str:
     """Everything about one file, in lines for people."""
     seconds = "" if result.seconds is None else f"  ({result.seconds:.2f} s)"
-    lines = [f"{result.path}{seconds}", *(f"  {label:<13}{text}" for label, text in summary(result, judge))]
+    lines = [f"{result.path}{seconds}", *(f"  {label:<13}{text}" for label, text in verdict_rows(result, judge))]
     if 1 < len(result.chunks) <= MAX_LISTED_CHUNKS:
         lines.append("  chunks")
         for start, end, score in result.chunks:
@@ -246,8 +246,8 @@ def report(result: Result, judge: Judge) -> str:
     return "\n".join(lines)
 
 
-def line(result: Result) -> str:
+def verdict_line(result: FileResult) -> str:
     """One line for people."""
     score = "–" if result.score is None else f"{result.score:.4f}"
     names = ", ".join(condition.name.replace("_", " ") for condition in result.conditions)
-    return f"{NAMES[result.verdict]:<11}{score:>10}  {result.path}{f'   ({names})' if names else ''}"
+    return f"{VERDICT_WORDS[result.verdict]:<11}{score:>10}  {result.path}{f'   ({names})' if names else ''}"

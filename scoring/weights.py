@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metrics.curves import Calibration
+
 from common.errors import UserError
 from common.files import replacing
-from metrics.curves import Calibration
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "weights"  # where official checkpoints and exported models are kept
 SOURCE = "https://github.com/clovaai/aasist/raw/main/models/weights"
@@ -22,7 +23,7 @@ MAX_BYTES = 16 << 20
 SILENT_SECONDS, DOWNLOAD_SECONDS = 20, 600  # how long a server may say nothing, and may take for the whole file
 
 
-class Known(NamedTuple):
+class KnownCheckpoint(NamedTuple):
     """A checkpoint that goes by a name."""
 
     sha256: str
@@ -32,12 +33,16 @@ class Known(NamedTuple):
 
 _LA = "ASVspoof2019 LA (English, clean, attacks A01–A06)"
 OFFICIAL = {  # the authors'
-    "AASIST": Known("51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0", _LA, 1.4934322834014893),
-    "AASIST-L": Known("814331d088032bb4c3fa61cc014789eadeed464209dd094ab3a2dd6ffbdce27a", _LA),
+    "AASIST": KnownCheckpoint(
+        "51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0", _LA, 1.4934322834014893
+    ),
+    "AASIST-L": KnownCheckpoint("814331d088032bb4c3fa61cc014789eadeed464209dd094ab3a2dd6ffbdce27a", _LA),
 }
-SHIPPED = "LCNN-mixed"  # ours, in the repository: docs/model_card.md
+BUNDLED = "LCNN-mixed"  # ours, in the repository: docs/model_card.md
 _MIXED = "73 minutes, mostly English, of seven sources; vocoders, a neural codec, classical synthesizers and A01–A06"
-KNOWN = {SHIPPED: Known("faf0d50a221ead938e1b2c630bda367c9f40cfae3d76dc6bcbdffa06223977a4", _MIXED)} | OFFICIAL
+KNOWN = {
+    BUNDLED: KnownCheckpoint("faf0d50a221ead938e1b2c630bda367c9f40cfae3d76dc6bcbdffa06223977a4", _MIXED)
+} | OFFICIAL
 
 
 @dataclass(frozen=True)
@@ -124,19 +129,19 @@ def locate(model: str) -> Path:
     if Path(model).is_file():
         return Path(model)
     if model in KNOWN:
-        if model in OFFICIAL and not file_of(model).exists():
+        if model in OFFICIAL and not checkpoint_path(model).exists():
             _fetch(model)
         return _verified(model)
     found = "a folder" if Path(model).is_dir() else "nothing there"
     raise UserError(f"cannot read checkpoint {model}", f"a file, or one of {', '.join(KNOWN)}", found)
 
 
-def file_of(name: str) -> Path:
+def checkpoint_path(name: str) -> Path:
     """Where the file of a known checkpoint is, or will be."""
-    return (folder() if name in OFFICIAL else WEIGHTS) / f"{name}.pth"
+    return (weights_folder() if name in OFFICIAL else WEIGHTS) / f"{name}.pth"
 
 
-def folder() -> Path:
+def weights_folder() -> Path:
     """Where weights are kept: AASIST_WEIGHTS in the environment, or models/weights of the repository."""
     return Path(os.environ.get("AASIST_WEIGHTS") or WEIGHTS)
 
@@ -152,7 +157,7 @@ def file_sha256(path: str | Path) -> str:
 
 def _verified(name: str) -> Path:
     """Raises UserError when the file is not the one that goes by this name."""
-    path, expected = file_of(name), KNOWN[name].sha256
+    path, expected = checkpoint_path(name), KNOWN[name].sha256
     if (found := file_sha256(path)) != expected:
         origin, again = ("official", "delete it") if name in OFFICIAL else ("shipped", "git checkout restores it")
         raise UserError(f"{path} is not the {origin} {name}; {again}", f"SHA-256 {expected}", found)
@@ -160,7 +165,7 @@ def _verified(name: str) -> Path:
 
 
 def _fetch(name: str) -> None:
-    url, path = f"{(os.environ.get('AASIST_WEIGHTS_URL') or SOURCE).rstrip('/')}/{name}.pth", file_of(name)
+    url, path = f"{(os.environ.get('AASIST_WEIGHTS_URL') or SOURCE).rstrip('/')}/{name}.pth", checkpoint_path(name)
     data, expected = _download(url, path), KNOWN[name].sha256
     if (found := hashlib.sha256(data).hexdigest()) != expected:
         raise UserError(f"{url} is not the official {name}", f"SHA-256 {expected}", found)

@@ -20,7 +20,7 @@ from corpora.trials import Corpus
 from metrics import evaluate as evaluation
 from plots import scores as plots
 from scoring.detector import Detector
-from scoring.weights import SHIPPED
+from scoring.weights import BUNDLED
 
 FIGURES = {"det", "roc", "attack_eer", "score_distributions", "confusion", "score_scatter", "score_boxes"}
 
@@ -361,5 +361,5 @@ def test_names_of_checkpoints_in_run_folders(tmp_path):
 
 
 def test_a_checkpoint_by_name(command, tmp_path, tiny_corpus):
-    assert command("--dataset", "2019", "--data_path", tiny_corpus, "--max_files", 6, weights=SHIPPED) == 0
-    assert (tmp_path / "results" / SHIPPED / "asvspoof2019").is_dir()
+    assert command("--dataset", "2019", "--data_path", tiny_corpus, "--max_files", 6, weights=BUNDLED) == 0
+    assert (tmp_path / "results" / BUNDLED / "asvspoof2019").is_dir()

@@ -26,7 +26,7 @@ from audio import SAMPLE_RATE, reading
 from common.errors import UserError
 from corpora.trials import Corpus
 from scoring.detector import Detector
-from scoring.weights import SHIPPED
+from scoring.weights import BUNDLED
 from webpage import page as gradio_app
 from webpage.page import Checked, catalogue, options_from
 
@@ -340,8 +340,8 @@ def test_compare(page, speech):
     rows = page.locator("#comparison tbody tr")
     rows.first.wait_for(timeout=60_000)
     cells = {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows.all()}
-    assert [*cells] == [SHIPPED, "AASIST", "AASIST-L", TINY]
-    assert cells[SHIPPED][3].endswith("%")
+    assert [*cells] == [BUNDLED, "AASIST", "AASIST-L", TINY]
+    assert cells[BUNDLED][3].endswith("%")
     assert "spoof" in cells["AASIST"][0] and cells["AASIST"][2] == "1.49"
     assert "cannot say" in cells["AASIST-L"][0] and cells[TINY][3].endswith("%")
 
@@ -480,7 +480,7 @@ def test_only_uploads_are_read(server, speech):
 def test_only_listed_models_are_loaded(server, folders, speech):
     client, file = connect(server), gradio_client.handle_file(speech["spoof"])
     labels = client.predict(api_name="/models")
-    assert list(labels)[:3] == [SHIPPED, "AASIST", "AASIST-L"] and "dev EER" in labels[SHIPPED]
+    assert list(labels)[:3] == [BUNDLED, "AASIST", "AASIST-L"] and "dev EER" in labels[BUNDLED]
     assert "dev EER 25.00 %" in labels[TINY] and "made_up" in labels[TINY]
     assert "extra/link.pth" not in labels and "cannot be read" in labels["extra/broken.pth"]
     for model in ("../../etc/passwd", str(folders / "outside.pth"), "extra/../outside.pth", "extra/link.pth", "/", ""):
@@ -569,7 +569,7 @@ def test_wrong_arguments(arguments: list[str]):
 
 
 def test_catalogue(folders):
-    assert {SHIPPED, "AASIST", "AASIST-L", TINY, "extra/broken.pth"} <= catalogue([folders / "extra"]).keys()
+    assert {BUNDLED, "AASIST", "AASIST-L", TINY, "extra/broken.pth"} <= catalogue([folders / "extra"]).keys()
     assert not any("link" in label for label in catalogue([folders / "extra"]))
 
 

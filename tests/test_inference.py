@@ -13,16 +13,16 @@ import pytest
 import soundfile
 import torch
 from conftest import ROOT, TINY_MODEL, Malice, assert_user_error, run_command, save_tiny
+from metrics.curves import compute_eer
 from test_audio import mutants
 
 from audio import SAMPLE_RATE, reading
 from corpora.trials import Corpus
 from evaluation import read_scores
-from metrics.curves import compute_eer
 from plots import scores as plots
 from scoring.detector import Detector
-from scoring.verdict import summary
-from scoring.weights import SHIPPED
+from scoring.verdict import verdict_rows
+from scoring.weights import BUNDLED
 
 RATE = SAMPLE_RATE
 
@@ -132,7 +132,7 @@ def test_polarity_on_labelled_speech_in_every_output(shared, tmp_path):
 @pytest.mark.slow
 def test_what_the_model_card_says_of_mixed_dev(shared):
     """Pooled and for the attacks that training had not, by the command's own way of scoring whole files."""
-    detector = Detector.from_checkpoint(SHIPPED, "cpu", "torch")
+    detector = Detector.from_checkpoint(BUNDLED, "cpu", "torch")
     partition = Corpus(shared / "data" / "mixed", "LA").partition("dev")
     judge, paths = detector.judge(), [partition.path(trial) for trial in partition.trials]
     scores = np.array([result.score for result in detector.score_files(paths, judge, workers=2)])
@@ -150,9 +150,9 @@ def test_without_a_model_it_is_the_shipped_one(shared, tmp_path):
     done = run_command(
         "inference.py", "--audio", partition.path(partition.trials[0]), "--save_json", tmp_path / "r.json"
     )
-    assert done.returncode == 0 and SHIPPED in done.stdout, done.stderr
+    assert done.returncode == 0 and BUNDLED in done.stdout, done.stderr
     document = json.loads((tmp_path / "r.json").read_text())
-    assert document["model"]["name"] == SHIPPED and "errs far more often" in document["caution"]
+    assert document["model"]["name"] == BUNDLED and "errs far more often" in document["caution"]
     assert document["results"][0]["probability_spoof"] is not None
 
 
@@ -337,7 +337,7 @@ def test_the_figure_says_what_the_verdict_is(tiny, folder):
         judge = detector.judge(threshold=threshold)
         result = detector.score_file(folder / "f05.wav", judge)
         timeline = plots.Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
-        figure = plots.recording(None, RATE, timeline, threshold, result.regions, summary(result, judge))
+        figure = plots.recording(None, RATE, timeline, threshold, result.regions, verdict_rows(result, judge))
         assert words in [text.get_text() for text in figure.texts]
         marks = {line.get_marker() for line in figure.axes[-1].lines if np.isfinite(line.get_ydata()).any()}
         assert marks & {"o", "X"} == {"X" if rejected else "o"}

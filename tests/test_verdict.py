@@ -4,11 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from metrics.curves import Calibration
 
 from audio.reading import AudioError, Facts
 from common.errors import UserError
-from metrics.curves import Calibration
-from scoring.verdict import Chunk, Judge, Region, Settings, line, operating_point, regions, report, summary
+from scoring.verdict import (
+    ChunkScore,
+    Judge,
+    SuspiciousRegion,
+    VerdictSettings,
+    operating_point,
+    suspicious_regions,
+    verdict_line,
+    verdict_report,
+    verdict_rows,
+)
 from scoring.weights import Card
 
 DEV = {"bonafide": [1.0, 2.0, 3.0, 4.0], "spoof": [-4.0, -3.0, -2.0, 1.5]}
@@ -21,23 +31,25 @@ def facts(**changes) -> Facts:
     return Facts(**usual | {"damaged_packets": 0, "clipped": 0.0, "active_seconds": 5.0} | changes)
 
 
-def chunks(*scores: float | None) -> list[Chunk]:
+def chunks(*scores: float | None) -> list[ChunkScore]:
     """Chunks of 4 s, each overlapping the next by half."""
-    return [Chunk(2.0 * i, 2.0 * i + 4, score) for i, score in enumerate(scores)]
+    return [ChunkScore(2.0 * i, 2.0 * i + 4, score) for i, score in enumerate(scores)]
 
 
 def judge(card: Card = CARD, threshold: float | None = None, **settings) -> Judge:
-    return Judge(card, Settings(*operating_point(card, threshold, None), **settings), 4.0)
+    return Judge(card, VerdictSettings(*operating_point(card, threshold, None), **settings), 4.0)
 
 
 def test_polarity_everywhere():
     """Fails if bona fide and spoof were swapped in a verdict, a text, a region, a probability or an object."""
     high, low = (judge()(Path("a.wav"), facts(), chunks(score)) for score in (3.0, -3.0))
     assert (high.verdict, low.verdict) == ("bonafide", "spoof")
-    assert "bona fide" in line(high) and "spoof" not in line(high)
-    assert "spoof" in line(low) and "bona fide" not in line(low)
-    assert "verdict      bona fide" in report(high, judge()) and "verdict      spoof" in report(low, judge())
-    assert high.regions == () and low.regions == (Region(0.0, 4.0, -3.0),)
+    assert "bona fide" in verdict_line(high) and "spoof" not in verdict_line(high)
+    assert "spoof" in verdict_line(low) and "bona fide" not in verdict_line(low)
+    assert "verdict      bona fide" in verdict_report(high, judge()) and "verdict      spoof" in verdict_report(
+        low, judge()
+    )
+    assert high.regions == () and low.regions == (SuspiciousRegion(0.0, 4.0, -3.0),)
     assert high.probability_spoof < 0.01 < 0.99 < low.probability_spoof
     assert high.llr > 0 > low.llr
     assert (high.to_dict()["verdict"], low.to_dict()["verdict"]) == ("bonafide", "spoof")
@@ -54,8 +66,12 @@ def test_aggregates(how, expected):
 
 def test_regions_merge_neighbours_only():
     timeline = chunks(1.0, -1.0, -3.0, 2.0, 0.5, None, -2.0)
-    assert regions(timeline, 0.5) == [Region(2.0, 8.0, -3.0), Region(8.0, 12.0, 0.5), Region(12.0, 16.0, -2.0)]
-    assert regions(timeline, None) == regions([], 0.5) == []
+    assert suspicious_regions(timeline, 0.5) == [
+        SuspiciousRegion(2.0, 8.0, -3.0),
+        SuspiciousRegion(8.0, 12.0, 0.5),
+        SuspiciousRegion(12.0, 16.0, -2.0),
+    ]
+    assert suspicious_regions(timeline, None) == suspicious_regions([], 0.5) == []
 
 
 @pytest.mark.parametrize(
@@ -63,7 +79,7 @@ def test_regions_merge_neighbours_only():
 )
 def test_no_more_certainty_is_printed_than_a_dev_set_gives(score, words):
     one = judge()  # LLR 2 · score − 1
-    assert dict(summary(one(Path("a"), facts(), chunks(score)), one))["probability"].startswith(words)
+    assert dict(verdict_rows(one(Path("a"), facts(), chunks(score)), one))["probability"].startswith(words)
 
 
 def test_probability_follows_bayes():
@@ -102,8 +118,8 @@ def test_conditions(changes, scores, condition, verdict):
     assert result.verdict == verdict
     assert len(result.conditions) == 1
     assert ": ".join(result.conditions[0]).startswith(condition)
-    assert condition.replace("_", " ") in report(result, judge())
-    assert condition.split(":")[0].replace("_", " ") in line(result)
+    assert condition.replace("_", " ") in verdict_report(result, judge())
+    assert condition.split(":")[0].replace("_", " ") in verdict_line(result)
     assert judge()(Path("a.wav"), facts(), chunks(1.0)).conditions == ()
 
 
@@ -144,7 +160,7 @@ def test_schema_is_documented_and_plain():
 
 
 def test_caution_names_the_training_data():
-    assert "corpus (track LA)" in judge().caution() and "corpus (track LA)" in report(
+    assert "corpus (track LA)" in judge().caution() and "corpus (track LA)" in verdict_report(
         judge()(Path("a"), facts(), chunks(1.0)), judge()
     )
     assert "not known" in judge(BARE).caution()

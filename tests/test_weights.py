@@ -7,13 +7,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from conftest import ROOT
+from metrics.curves import Calibration, compute_eer
 
 from common.errors import UserError
 from config import load_config, to_dict
-from metrics.curves import Calibration, compute_eer
 from scoring import weights
 from scoring.verdict import operating_point
-from scoring.weights import KNOWN, OFFICIAL, SHIPPED, Card, locate
+from scoring.weights import BUNDLED, KNOWN, OFFICIAL, Card, locate
 from utils import load_model
 
 
@@ -119,13 +119,13 @@ def test_an_address_that_is_none(tmp_path, monkeypatch):
 
 
 def test_the_shipped_checkpoint_is_in_the_repository_and_whole():
-    path = locate(SHIPPED)
-    assert path == ROOT / "models" / "weights" / f"{SHIPPED}.pth"
+    path = locate(BUNDLED)
+    assert path == ROOT / "models" / "weights" / f"{BUNDLED}.pth"
     assert path.stat().st_size <= 2_000_000
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == KNOWN[SHIPPED].sha256
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == KNOWN[BUNDLED].sha256
     checkpoint = load_model(path)[1]
     card = Card.of(checkpoint, path)
-    assert (card.name, card.trained_on) == (SHIPPED, KNOWN[SHIPPED].trained_on)
+    assert (card.name, card.trained_on) == (BUNDLED, KNOWN[BUNDLED].trained_on)
     bonafide, spoof = (np.array(card.dev_scores[key]) for key in ("bonafide", "spoof"))
     assert card.threshold == pytest.approx(compute_eer(bonafide, spoof).threshold, abs=1e-5)
     assert card.calibration.a > 0 and checkpoint["dev_eer"] == pytest.approx(compute_eer(bonafide, spoof).eer)
@@ -135,7 +135,7 @@ def test_the_shipped_checkpoint_is_in_the_repository_and_whole():
 
 def test_the_shipped_checkpoint_is_what_its_recipe_makes():
     """Three seeds of the model, data and augmentation in config/shipped.conf, but for where the data lies."""
-    checkpoint, recipe = load_model(locate(SHIPPED))[1], to_dict(load_config(ROOT / "config" / "shipped.conf"))
+    checkpoint, recipe = load_model(locate(BUNDLED))[1], to_dict(load_config(ROOT / "config" / "shipped.conf"))
     made, (one, together) = checkpoint["config"], (c.pop("model_config") for c in (recipe, checkpoint["config"]))
     assert checkpoint["seeds"] == [1, 2, 3] and together == one | {"members": 3 * one["members"]}
     differ = {name for name, value in recipe.items() if made[name] != value}
@@ -144,12 +144,12 @@ def test_the_shipped_checkpoint_is_what_its_recipe_makes():
 
 def test_a_changed_shipped_checkpoint_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
-    (tmp_path / f"{SHIPPED}.pth").write_bytes(b"other")
-    with pytest.raises(UserError, match=f"not the shipped.*git checkout.*{KNOWN[SHIPPED].sha256}"):
-        locate(SHIPPED)
-    (tmp_path / f"{SHIPPED}.pth").unlink()
+    (tmp_path / f"{BUNDLED}.pth").write_bytes(b"other")
+    with pytest.raises(UserError, match=f"not the shipped.*git checkout.*{KNOWN[BUNDLED].sha256}"):
+        locate(BUNDLED)
+    (tmp_path / f"{BUNDLED}.pth").unlink()
     with pytest.raises(UserError, match="cannot read checkpoint .*No such file"):
-        locate(SHIPPED)
+        locate(BUNDLED)
 
 
 def test_a_file_goes_before_a_name_and_a_folder_does_not(server, shared, tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def test_a_file_goes_before_a_name_and_a_folder_does_not(server, shared, tmp_pat
 
 @pytest.mark.parametrize("model", ["none.pth", "aasist", "", "AASIST/../x", "a\0b", "."])
 def test_neither_a_file_nor_a_name(model):
-    with pytest.raises(UserError, match=f"cannot read checkpoint .*one of {SHIPPED}, AASIST, AASIST-L"):
+    with pytest.raises(UserError, match=f"cannot read checkpoint .*one of {BUNDLED}, AASIST, AASIST-L"):
         locate(model)
 
 

@@ -43,8 +43,8 @@ from plots.scores import PICTURED_SECONDS
 from scoring.detector import Detector
 from scoring.engines import NVIDIA, Engine, read_exported
 from scoring.results import write_csv
-from scoring.verdict import AGGREGATES, NAMES, Judge, Result, percent, summary
-from scoring.weights import KNOWN, OFFICIAL, SHIPPED, Card, file_of, file_sha256, folder, locate
+from scoring.verdict import AGGREGATES, VERDICT_WORDS, FileResult, Judge, probability_text, verdict_rows
+from scoring.weights import BUNDLED, KNOWN, OFFICIAL, Card, checkpoint_path, file_sha256, locate, weights_folder
 
 ROOT = Path(__file__).parents[1]
 LOADED = 2  # models kept in memory: the one in use and the one it is compared with
@@ -73,7 +73,7 @@ class Step:
 class Checked:
     """A result, with what a report says beside it. sound: mono float at 16 kHz (None: the file could not be read)."""
 
-    result: Result
+    result: FileResult
     judge: Judge
     engine: dict[str, str]
     sha256: str
@@ -108,13 +108,13 @@ class Watched:
 def catalogue(folders: Sequence[Path]) -> dict[str, str]:
     """Label → checkpoint: the known ones by name, and what lies in the folders; links that lead out are left."""
     places = [(ROOT / "exp_result", f"**/weights/{name}.pth") for name in ("best", "swa", "joined")]
-    places += [(folder(), "*.pth"), (folder(), "*.onnx")]
+    places += [(weights_folder(), "*.pth"), (weights_folder(), "*.onnx")]
     places += [(each, pattern) for each in folders for pattern in ("**/*.pth", "**/*.onnx")]
     found = {name: name for name in KNOWN}
     for root, pattern in places:
         for path in sorted(root.glob(pattern)):
             real = path.resolve()
-            known = path.stem in KNOWN and path == file_of(path.stem)
+            known = path.stem in KNOWN and path == checkpoint_path(path.stem)
             if real.is_file() and real.is_relative_to(root.resolve()) and not known:
                 found.setdefault(f"{root.name}/{path.relative_to(root).as_posix()}", str(real))
     return found
@@ -148,7 +148,7 @@ class Desk:
     def about(self, label: str) -> str:
         """What is known of a model, in words."""
         model = self.models.get(label, "")
-        path = file_of(model) if model in KNOWN else Path(model)
+        path = checkpoint_path(model) if model in KNOWN else Path(model)
         if not path.is_file():
             return "the authors'; downloaded when it is first used"
         try:
@@ -362,7 +362,7 @@ def sentence(error: Exception) -> str:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return "something went wrong on the server"
     text = for_page(str(error))
-    for root in (tempfile.gettempdir(), str(folder()), str(ROOT)):
+    for root in (tempfile.gettempdir(), str(weights_folder()), str(ROOT)):
         text = text.replace(f"{root}/", "")
     return text
 
@@ -375,7 +375,7 @@ def sorry(error: Exception) -> str:
 def verdict_card(checked: Checked) -> str:
     result, judge = checked.result, checked.judge
     reason = for_page(result.error or (result.conditions[0].detail if result.conditions else "")).rstrip(".")
-    rows = [(label, text) for label, text in summary(result, judge) if label not in ("verdict", "suspicious")]
+    rows = [(label, text) for label, text in verdict_rows(result, judge) if label not in ("verdict", "suspicious")]
     if result.error:
         rows = rows[-1:]  # the caution: the sentence above says the rest
     if result.regions:
@@ -383,7 +383,7 @@ def verdict_card(checked: Checked) -> str:
     listed = "".join(f"<dt>{escape(label)}</dt><dd>{escape(for_page(text))}</dd>" for label, text in rows)
     seconds = "" if result.seconds is None else f", {clock(result.seconds)}"
     return f"""<div class="card {result.verdict}" role="status">
-<h2><span aria-hidden="true">{ICONS[result.verdict]}</span> {NAMES[result.verdict].capitalize()}</h2>
+<h2><span aria-hidden="true">{ICONS[result.verdict]}</span> {VERDICT_WORDS[result.verdict].capitalize()}</h2>
 <p class="file">{escape(result.path.name)}{seconds} · {escape(judge.card.name)}</p>
 <p>{escape(SENTENCES[result.verdict].format(reason))}</p>
 {scale(result.score, judge.settings.threshold)}<dl>{listed}</dl></div>"""
@@ -428,7 +428,7 @@ def parts(checked: Checked, address: str) -> str:
 
 def part(start: float, end: float, score: float | None, span: float, judge: Judge) -> str:
     kind = "silent" if score is None else judge.verdict(score)
-    heard = "silent" if score is None else f"score {number(score)}, {NAMES[kind]}"
+    heard = "silent" if score is None else f"score {number(score)}, {VERDICT_WORDS[kind]}"
     place = f"left:{100 * start / span:.3f}%;width:{100 * (end - start) / span:.3f}%"
     words = f"{start:.2f} to {end:.2f} s, {heard}"
     return (
@@ -445,8 +445,8 @@ def comparison(checks: Sequence[tuple[str, Checked]]) -> str:
     rows = []
     for label, checked in checks:
         result, judge = checked.result, checked.judge
-        probability = "–" if result.probability_spoof is None else percent(result.probability_spoof)
-        verdict = f'<td class="{result.verdict}">{ICONS[result.verdict]} {NAMES[result.verdict]}</td>'
+        probability = "–" if result.probability_spoof is None else probability_text(result.probability_spoof)
+        verdict = f'<td class="{result.verdict}">{ICONS[result.verdict]} {VERDICT_WORDS[result.verdict]}</td>'
         cells = [number(result.score), number(judge.settings.threshold), probability, str(len(result.regions))]
         cells = "".join(f"<td>{cell}</td>" for cell in (*cells, escape(judge.caution())))
         rows.append(f'<tr><th scope="row">{escape(short(label))}</th>{verdict}{cells}</tr>')
@@ -510,7 +510,7 @@ def exports(checked: Checked, place: Path) -> list[str]:
     write_csv(table, [checked.result.to_dict()])
     if checked.sound is None:
         return [str(data), str(table)]
-    page += [(label, for_page(text)) for label, text in summary(checked.result, checked.judge)]
+    page += [(label, for_page(text)) for label, text in verdict_rows(checked.result, checked.judge)]
     pictures = [
         plots.save(figure(checked, lines), stem, [kind])[0]
         for kind, lines in (("png", page), ("pdf", [*page, *provenance(checked)]))
@@ -693,7 +693,7 @@ class Page:
         with gr.Row():
             other = gr.UploadButton("Video, other …", size="sm", min_width=100, elem_id="other")
             for name in ("bonafide", "spoof"):
-                button = gr.Button(f"Example: {NAMES[name]}", size="sm", min_width=100)
+                button = gr.Button(f"Example: {VERDICT_WORDS[name]}", size="sm", min_width=100)
                 button.click(lambda name=name: examples()[name], outputs=self.audio, queue=False, **PRIVATE)
         other.upload(lambda file: file, other, self.audio, queue=False, **PRIVATE)
         self.html(f'<p class="note">{ABOUT_EXAMPLES}</p>')
@@ -870,15 +870,17 @@ def require(given: object, what: str) -> None:
 def row(checked: Checked) -> list:
     result = checked.result
     remarks = result.error or ", ".join(condition.name.replace("_", " ") for condition in result.conditions)
-    verdict = "✕ unreadable" if result.error else f"{ICONS[result.verdict]} {NAMES[result.verdict]}"
+    verdict = "✕ unreadable" if result.error else f"{ICONS[result.verdict]} {VERDICT_WORDS[result.verdict]}"
     probability = result.probability_spoof
     numbers = (result.score, probability and 100 * probability, result.seconds)
     return [result.path.name, verdict, *(value if value is None else round(value, 4) for value in numbers), remarks]
 
 
 def counts(checks: Sequence[Checked]) -> str:
-    found = Counter("unreadable" if check.result.error else NAMES[check.result.verdict] for check in checks)
-    listed = "".join(f"<li><b>{found[name]}</b> {name}</li>" for name in (*NAMES.values(), "unreadable") if found[name])
+    found = Counter("unreadable" if check.result.error else VERDICT_WORDS[check.result.verdict] for check in checks)
+    listed = "".join(
+        f"<li><b>{found[name]}</b> {name}</li>" for name in (*VERDICT_WORDS.values(), "unreadable") if found[name]
+    )
     caution = escape(checks[0].judge.caution())
     note = f'<p class="note">Caution: {caution}.</p>'
     return f'<div class="card" role="status"><ul class="counts">{listed}</ul>{note}</div>'
@@ -1049,7 +1051,7 @@ def parse_arguments():
     add("--share", action="store_true", help="through a public address of gradio's makers, who then see everything")
     add("--auth", metavar="USER:PASS", help="ask visitors for it")
     add("--models", nargs="+", type=Path, default=[], metavar="DIR", help="more folders of checkpoints")
-    add("--model", default=SHIPPED, metavar="LABEL", help="the model chosen at first (default: %(default)s)")
+    add("--model", default=BUNDLED, metavar="LABEL", help="the model chosen at first (default: %(default)s)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="the device chosen at first")
     add("--max_minutes", type=float, default=60, help="longest recording (default: %(default)s)")
     add("--max_mb", type=float, default=200, help="largest upload (default: %(default)s)")
@@ -1067,7 +1069,7 @@ def parse_arguments():
 
 def warm(page: Page, model: str) -> None:
     """Load what the first visitor would wait for: packages, the model, the decoding process."""
-    if model in OFFICIAL and not file_of(model).is_file():
+    if model in OFFICIAL and not checkpoint_path(model).is_file():
         return
     try:
         with page.desk.job([Path(examples()["bonafide"])]) as files:
