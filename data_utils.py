@@ -234,14 +234,14 @@ def _readable(batch: Batch) -> tuple[torch.Tensor, list[UserError | None]]:
     return batch.waveforms[[error is None for error in batch.errors]], batch.errors
 
 
-class Share(NamedTuple):
-    """Which one of `size` processes that train together this is."""
+class ProcessPart(NamedTuple):
+    """The part of each batch or partition that this process computes: the `rank`-th of `size`."""
 
     rank: int = 0
     size: int = 1
 
 
-ALONE = Share()
+ALONE = ProcessPart()
 
 
 class Order:
@@ -272,11 +272,11 @@ class Order:
         return self.epoch(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
 
 
-def shares(trials: Sequence[Trial], balance: Sequence[str]) -> np.ndarray:
-    """(N,) what each trial counts where the groups of `config.balance` count alike; the mean is 1."""
+def balance_weights(trials: Sequence[Trial], balance: Sequence[str]) -> np.ndarray:
+    """(N,) weight of each trial when every group of `config.balance` weighs the same; the mean is 1."""
     weights = np.empty(len(trials))
-    for share, members in _groups(trials, balance):
-        weights[members] = share * len(trials) / len(members)
+    for fraction, members in _groups(trials, balance):
+        weights[members] = fraction * len(trials) / len(members)
     return weights
 
 
@@ -302,28 +302,28 @@ def _repeated(members: list[int], count: int, rng: np.random.Generator) -> np.nd
 
 
 def train_loader(
-    partition: Partition, length: int, config: Config, epoch: int, skip: int = 0, share: Share = ALONE
+    partition: Partition, length: int, config: Config, epoch: int, skip: int = 0, part: ProcessPart = ALONE
 ) -> Loader:
     """Micro-batches ((m, length) float32, (m,) int64) of augmented random crops, in the `Order` of the epoch.
 
     Each batch is cut into `accumulation_steps` micro-batches and each of these into a part for every process, so
-    m = batch_size / (accumulation_steps · share.size). The first `skip` utterances, a multiple of the batch size, are
+    m = batch_size / (accumulation_steps · part.size). The first `skip` utterances, a multiple of the batch size, are
     left out, and an incomplete last batch too. Raises UserError when the batch size cannot be cut so.
     """
-    parts = config.accumulation_steps * share.size
+    parts = config.accumulation_steps * part.size
     if config.batch_size % parts or config.batch_size < 2 * parts:  # batch norm needs two
-        what = f"batch_size is cut into {config.accumulation_steps} micro-batches for {share.size} processes"
+        what = f"batch_size is cut into {config.accumulation_steps} micro-batches for {part.size} processes"
         raise UserError(what, f"a multiple of {parts}, {2 * parts} or more", config.batch_size)
     count = len(partition.trials) // config.batch_size * config.batch_size
     order = Order(partition.trials, config).epoch(epoch)[skip:count]
-    batches = order.reshape(-1, share.size, config.batch_size // parts)[:, share.rank].tolist()
+    batches = order.reshape(-1, part.size, config.batch_size // parts)[:, part.rank].tolist()
     augmentation = build_augmentation(config.augmentation) if config.augmentation else None
     return Loader(SpeechDataset(partition, length, (config.seed, epoch), augmentation), config.num_workers, batches)
 
 
-def score_loader(partition: Partition, length: int, config: Config, share: Share = ALONE) -> Loader:
+def score_loader(partition: Partition, length: int, config: Config, part: ProcessPart = ALONE) -> Loader:
     """Batches ((B, length) float32, (B,) int64) of trials[rank::size] in protocol order."""
-    indices = range(len(partition.trials))[share.rank :: share.size]
+    indices = range(len(partition.trials))[part.rank :: part.size]
     batches = [indices[first : first + config.batch_size] for first in range(0, len(indices), config.batch_size)]
     return Loader(SpeechDataset(partition, length), config.num_workers, batches)
 

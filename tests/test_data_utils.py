@@ -14,7 +14,7 @@ from audio.chunks import CHUNK_SAMPLES
 from common.errors import UserError
 from config import Config
 from corpora.trials import Corpus, Partition, Trial, read_protocol
-from data_utils import Order, Share, preflight, score_loader, shares, train_loader, with_pack
+from data_utils import Order, ProcessPart, balance_weights, preflight, score_loader, train_loader, with_pack
 from metrics.score_files import BONAFIDE, SPOOF
 
 CONFIG = Config(model_config={}, batch_size=5, num_workers=0, seed=3)
@@ -232,7 +232,7 @@ def test_shares_make_up_the_batch(tiny_corpus, steps, size, skip):
     config = replace(CONFIG, batch_size=12)
     whole = list(train_loader(train, LENGTH, config, 1, skip))
     config = replace(config, accumulation_steps=steps)
-    shares = [list(train_loader(train, LENGTH, config, 1, skip, Share(rank, size))) for rank in range(size)]
+    shares = [list(train_loader(train, LENGTH, config, 1, skip, ProcessPart(rank, size))) for rank in range(size)]
     assert [len(share) for share in shares] == [steps * (24 - skip) // 12 for _ in range(size)]
     parts = [part for together in zip(*shares, strict=True) for part in together]
     assert {len(x) for x, _ in parts} <= {12 // (steps * size)}
@@ -246,7 +246,7 @@ def test_shares_make_up_the_batch(tiny_corpus, steps, size, skip):
 def test_a_batch_that_cannot_be_shared(tiny_corpus, batch_size, size):
     train = Corpus(tiny_corpus, "LA").partition("train")
     with pytest.raises(UserError, match=f"for {size} processes — expected a multiple of {size}, .* found 12"):
-        train_loader(train, LENGTH, replace(CONFIG, batch_size=batch_size), 0, share=Share(0, size))
+        train_loader(train, LENGTH, replace(CONFIG, batch_size=batch_size), 0, part=ProcessPart(0, size))
 
 
 @pytest.mark.parametrize("size", [2, 3, 20])
@@ -254,7 +254,7 @@ def test_each_trial_is_scored_once(tiny_corpus, size):
     dev = Corpus(tiny_corpus, "LA").partition("dev")
     whole = torch.cat([x for x, _ in score_loader(dev, LENGTH, CONFIG)])
     for rank in range(size):
-        share = [x for x, _ in score_loader(dev, LENGTH, CONFIG, Share(rank, size))]
+        share = [x for x, _ in score_loader(dev, LENGTH, CONFIG, ProcessPart(rank, size))]
         assert torch.equal(torch.cat([torch.empty(0, LENGTH), *share]), whole[rank::size])
 
 
@@ -310,7 +310,7 @@ def test_no_trial_comes_again_before_its_group_is_through():
 
 
 def test_shares_are_those_of_the_order():
-    weights = shares(UNEVEN, ("key", "attack")) / len(UNEVEN)
+    weights = balance_weights(UNEVEN, ("key", "attack")) / len(UNEVEN)
     of = {
         name: [w for w, t in zip(weights, UNEVEN, strict=True) if t.attack == name]
         for name in ("-", "A01", "A02", "A03")
@@ -319,7 +319,7 @@ def test_shares_are_those_of_the_order():
         {"-": 1 / 2, "A01": 1 / 6, "A02": 1 / 6, "A03": 1 / 6}
     )
     assert all(max(own) == min(own) for own in of.values())
-    assert (shares(UNEVEN, ()) == 1).all()
+    assert (balance_weights(UNEVEN, ()) == 1).all()
 
 
 def test_balanced_orders_follow_from_seed_and_epoch():

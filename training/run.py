@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from metrics.curves import fit_calibration
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
@@ -29,9 +30,17 @@ from common.processes import Processes
 from common.schema import require
 from config import Config, save_config, to_dict
 from corpora.trials import PARTITIONS, Partition, each_eval, gather, open_corpus
-from data_utils import Order, Share, preflight, require_transforms, score_loader, shares, train_loader, with_pack
+from data_utils import (
+    Order,
+    ProcessPart,
+    balance_weights,
+    preflight,
+    require_transforms,
+    score_loader,
+    train_loader,
+    with_pack,
+)
 from metrics import evaluate as evaluation
-from metrics.curves import fit_calibration
 from models import build_model
 from scoring.detector import Detector
 from scoring.engines import TorchEngine
@@ -167,7 +176,7 @@ def score(
     watch: goes over the loader's batches, and may stop.
     """
     rank, size = place.processes.rank, place.processes.size
-    loader = score_loader(partition, detector.engine.nb_samp, config, Share(rank, size))
+    loader = score_loader(partition, detector.engine.nb_samp, config, ProcessPart(rank, size))
     scores = np.empty(len(partition.trials))
     for other, part in enumerate(place.processes.gather(detector.score(watch(loader)))):
         scores[other::size] = part
@@ -206,7 +215,7 @@ class Training:
 
     def __init__(self, config: Config, data: Data, folder: Path, place: Place, init: str | None):
         self.config, self.data, self.folder, self.place, self.init = config, data, folder, place, init
-        self.share = Share(place.processes.rank, place.processes.size)
+        self.part = ProcessPart(place.processes.rank, place.processes.size)
         trials = data.partitions["train"].trials
         self.order = Order(trials, config)
         self.trial_weights = np.array(config.class_weights)[[trial.label for trial in trials]]  # (N,)
@@ -219,13 +228,13 @@ class Training:
         # Weights are kept with all that building their model takes; config.conf stays as it was given.
         self.given = config
         self.config = replace(config, model_config=getattr(self.model, "model_config", config.model_config))
-        require_crops(self.model, self.config, self.share.size)
-        self.stepper = Stepper(self.model, config, self.steps_per_epoch, self.share.size)
+        require_crops(self.model, self.config, self.part.size)
+        self.stepper = Stepper(self.model, config, self.steps_per_epoch, self.part.size)
         self.scorer = compiled(self.model) if config.compile else self.model
         self.swa = AveragedModel(self.model)
         data.pack()
-        if self.share.rank:
-            torch.manual_seed(config.seed + self.share.rank)  # the same weights, but other dropout
+        if self.part.rank:
+            torch.manual_seed(config.seed + self.part.rank)  # the same weights, but other dropout
         self.progress, self.losses = Progress(), deque()  # losses: (step, loss) that are not added up yet
         self.signal = self.diverged = 0  # by which signal to stop; at which step of the epoch, from 1
         self.log: RunLog | None = None  # until begin() or restore()
@@ -351,7 +360,7 @@ class Training:
     def train_loader(self, epoch: int, skip: int = 0) -> Iterable:
         """This process's micro-batches of the epoch's random order and crops, less the first `skip` utterances."""
         length = self.config.crop_samples or self.model.nb_samp
-        return train_loader(self.data.partitions["train"], length, self.config, epoch, skip, self.share)
+        return train_loader(self.data.partitions["train"], length, self.config, epoch, skip, self.part)
 
     def score_dev(self, model: nn.Module) -> tuple[np.ndarray, dict]:
         """Dev scores (N,) in protocol order and their metrics."""
@@ -440,7 +449,7 @@ class Training:
         keys |= {"precision": "precision", "cache": "cache"}
         numbers = {event: getattr(self.config, key) for key, event in keys.items()}
         machine = {"torch": torch.__version__, "device": str(self.place.device), "threads": torch.get_num_threads()}
-        machine["processes"] = self.share.size
+        machine["processes"] = self.part.size
         self.log.event("start", parameters=parameters, trials=trials, init=self.init, **numbers, **machine)
         self.log.line(HEADER)
         print(HEADER, flush=True)
@@ -460,8 +469,8 @@ class Training:
         self.stepper.load_state_dict(last["stepper"])
         self.swa.load_state_dict(last["swa"])
         self.progress = Progress(**last["progress"])
-        if len(last["rng"]) == self.share.size:
-            set_rng_state(last["rng"][self.share.rank])
+        if len(last["rng"]) == self.part.size:
+            set_rng_state(last["rng"][self.part.rank])
         else:
             print(f"note: saved by {len(last['rng'])} processes: dropout goes on differently", file=sys.stderr)
         if not self.place.processes.is_main:
@@ -518,7 +527,7 @@ class Training:
             phase = "eval" if phase in self.data.eval_sets else phase
         numbers = {"done": round(done * total), "total": total, "utterances_per_second": round(speed * total, 3)}
         if phase == "train" and progress.step:
-            numbers["loss"] = progress.loss_sum * self.share.size / progress.step
+            numbers["loss"] = progress.loss_sum * self.part.size / progress.step
         epoch = min(progress.epoch + 1, self.config.num_epochs)
         self.log.event("progress", epoch=epoch, phase=phase, **numbers)
 
@@ -541,7 +550,7 @@ class Training:
 def scored(config: Config, data: Data, weights: dict[str, torch.Tensor], scores: np.ndarray, dev: dict) -> dict:
     """What a checkpoint says of weights whose dev scores (N,) in protocol order have the metrics `dev`."""
     is_bonafide = data.is_bonafide("dev")
-    alike = shares(data.partitions["dev"].trials, config.balance)
+    alike = balance_weights(data.partitions["dev"].trials, config.balance)
     kinds = {"bonafide": scores[is_bonafide], "spoof": scores[~is_bonafide]}
     return {
         "config": to_dict(config),
