@@ -27,6 +27,7 @@ from audio.vocoders import vocode
 from common.command import Parser, run
 from common.errors import UserError
 from common.files import write_text
+from common.pool import leave_signals_to_parent
 from config import Config
 from corpora import packed
 from corpora.trials import MAX_NAMED, Partition, Trial, copy_int16
@@ -213,7 +214,7 @@ class Loader(DataLoader):
             dataset,
             batch_sampler=batches,
             num_workers=workers,
-            worker_init_fn=packed.leave_signals_to_parent,
+            worker_init_fn=leave_signals_to_parent,
             generator=torch.Generator().manual_seed(0),
             pin_memory=torch.cuda.is_available() and partition.on_device is None,
             **{"collate_fn": _whole, **options},
@@ -339,7 +340,7 @@ def tolerant_loader(partition: Partition, length: int, num_workers: int, batches
 def main() -> int:
     """`check`: print the doctor's report; exit code 1 if there are problems."""
     from corpora import check as doctor
-    from plots import scores as plots
+    from plots.style import write_figure
 
     parser = Parser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -359,7 +360,7 @@ def main() -> int:
     if options.json:
         write_text(options.json, json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
     if options.figure:
-        plots.save(doctor.figure(report), figure.with_suffix(""), [figure.suffix[1:]])
+        write_figure(doctor.figure(report), figure.with_suffix(""), [figure.suffix[1:]])
     return 1 if report.problems else 0
 
 

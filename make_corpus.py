@@ -31,9 +31,9 @@ from audio.vocoders import VOCODERS, vocode
 from common.command import Parser, run
 from common.errors import UserError
 from common.files import replacing, write_text
+from common.pool import map_in_order
 from corpora.demo import PARTITIONS, match_spectrum, read_stamp, replacing_folder
-from corpora.packed import in_order
-from metrics.score_files import listing
+from metrics.scores import listing
 
 FORMAT, VERSION = "AASIST made corpus", 1
 FRAME = RATE // 50  # samples whose level is one: 20 ms
@@ -204,7 +204,7 @@ def scan_all(sources: list[Source], seconds: tuple[float, float], workers: int) 
     """The pieces of all recordings, and how many could not be read; these are named, and of those too short some."""
     pieces, failures, short = [], 0, []
     jobs = [(source, seconds) for source in sources]
-    with closing(in_order(scan, jobs, workers)) as results:
+    with closing(map_in_order(scan, jobs, workers)) as results:
         for source, found in zip(sources, tqdm(results, "read", len(jobs), unit="file", disable=None), strict=True):
             if isinstance(found, str):
                 failures += 1
@@ -308,7 +308,7 @@ def write_corpus(folder: Path, utterances: list[Utterance], settings: Settings, 
     groups, seconds = grouped(utterances, GROUP * (1 + settings.spoofs)), []
     jobs = [(folder, settings.seed, group) for group in groups]
     with (
-        closing(in_order(write_group, jobs, workers)) as results,
+        closing(map_in_order(write_group, jobs, workers)) as results,
         tqdm(total=len(utterances), desc="write", unit="utt", disable=None) as bar,
     ):
         for lengths in results:

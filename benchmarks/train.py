@@ -43,6 +43,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from audio import SAMPLE_RATE
 from audio.chunks import fit
+from common.pool import map_in_order
 from config import Config, load_config
 from corpora import packed
 from corpora.trials import Corpus
@@ -101,7 +102,7 @@ def make_data(args: argparse.Namespace) -> None:
         make_pack(packed.pack_path(args.folder / "packed", f"LA_{name}", utt_ids), utt_ids)
         every = lengths(size)
         files = [(args.folder / "audio" / f"{utt_ids[i]}{SUFFIX}", i, every[i]) for i in read[name]]
-        list(packed.in_order(make_file, [file for file in files if not file[0].exists()], os.cpu_count() or 1))
+        list(map_in_order(make_file, [file for file in files if not file[0].exists()], os.cpu_count() or 1))
 
 
 def make_pack(path: Path, utt_ids: list[str]) -> None:

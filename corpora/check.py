@@ -22,11 +22,12 @@ import numpy as np
 from tqdm import tqdm
 
 from audio import SAMPLE_RATE, reading
+from common.pool import map_in_order
 from corpora import packed
 from corpora.trials import MAX_NAMED, Partition, gather, open_corpus
-from metrics.curves import Ranking
-from metrics.score_files import BONAFIDE
-from plots import scores as plots
+from metrics.error_rates import Ranking
+from metrics.scores import BONAFIDE
+from plots.datasets import PartitionSummary, data_set_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -285,7 +286,7 @@ def examine(partitions: Sequence[Partition], workers: int) -> Report:
     Keeps about 1 kB of a file. Raises UserError when a process dies.
     """
     paths = [partition.path(trial) for partition in partitions for trial in partition.trials]
-    with closing(packed.in_order(listen, paths, min(workers, os.cpu_count() or 1))) as sounds:
+    with closing(map_in_order(listen, paths, min(workers, os.cpu_count() or 1))) as sounds:
         heard = list(tqdm(sounds, "check", len(paths), leave=False, disable=None))
     parts, first = [], 0
     for partition in partitions:
@@ -532,9 +533,9 @@ def _short(text: str, length: int) -> str:
 
 
 def figure(report: Report) -> "Figure":
-    """Counts, durations and cues of each partition: plots.data_set_report."""
+    """Counts, durations and cues of each partition: data_set_report."""
     parts = {}
     for facts in report.partitions:
         cues = {name: (cue.eer, cue.low, cue.high) for name, cue in facts.cues.items()}
-        parts[facts.name] = plots.DataSetPart((facts.bonafide, facts.spoof), tuple(facts.seconds.values()), cues)
-    return plots.data_set_report(parts, TELLING)
+        parts[facts.name] = PartitionSummary((facts.bonafide, facts.spoof), tuple(facts.seconds.values()), cues)
+    return data_set_report(parts, TELLING)

@@ -9,16 +9,11 @@ the utt_ids, not of paths, so that a pack can be carried to a machine whose audi
 
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 import zlib
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,11 +26,11 @@ from tqdm import tqdm
 from audio import reading
 from common.errors import UserError
 from common.files import exclusive, replacing, write_text
+from common.pool import map_in_order
 
 FORMAT = 1
 FULL_SCALE = 32768  # int16 per 1.0: a power of two, so the way there and back is exact
 MAX_INDEX_BYTES = 1 << 28  # a hundred bytes an utterance are usual
-CHUNK = 8  # files that a process takes at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +185,7 @@ def _build(path: Path, files: Mapping[str, Path], workers: int, read: Read) -> N
     stamps = _stamps(files.values())  # before decoding, so that a later change shows
     lengths, checksums, rounded = [], [], 0
     try:
-        decoding = closing(in_order(partial(_read, read), list(files.items()), workers))
+        decoding = closing(map_in_order(partial(_read, read), list(files.items()), workers))
         with replacing(path) as temporary, temporary.open("wb") as file, decoding as decoded:
             for samples, exact in tqdm(decoded, f"pack {path.stem}", len(files), leave=False, disable=None):
                 file.write(samples)
@@ -206,51 +201,6 @@ def _build(path: Path, files: Mapping[str, Path], workers: int, read: Read) -> N
 
 def _read(read: Read, item: tuple[str, Path]) -> tuple[np.ndarray, bool]:
     return read(*item)
-
-
-def in_order(function: Callable[[Any], Any], items: list, workers: int) -> Iterator[Any]:
-    """`function(item)` of each item in order, computed ahead in `workers` processes (0: in this one).
-
-    Few results wait at a time, however many items there are. Raises what `function` raises, and UserError when a
-    process dies. To be closed, that its processes end.
-    """
-    if workers == 0:
-        yield from map(function, items)
-        return
-    pool, ahead = ProcessPoolExecutor(workers, initializer=_start_worker), deque()
-    try:
-        for first in range(0, len(items), CHUNK):
-            ahead.append(pool.submit(_each, function, items[first : first + CHUNK]))
-            if len(ahead) > 2 * workers:
-                yield from ahead.popleft().result()
-        while ahead:
-            yield from ahead.popleft().result()
-    except BrokenProcessPool as error:
-        expected = f"memory for {workers} of them (num_workers)"
-        raise UserError("a process that decodes audio died", expected, "it killed") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _each(function: Callable[[Any], Any], items: list) -> list:
-    return [function(item) for item in items]
-
-
-def _start_worker() -> None:
-    leave_signals_to_parent()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its workers, who would wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def leave_signals_to_parent(_worker: int = 0) -> None:
-    """For a worker process: Ctrl-C reaches the whole group, and the parent decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _note(text: str) -> None:

@@ -21,7 +21,7 @@ from corpora import check as doctor
 from corpora import packed
 from corpora.check import CUES, FORMAT, Failure, examine, format_report, listen, measure_cue, open_partitions
 from corpora.trials import Corpus
-from metrics.curves import compute_eer, compute_rocch_eer
+from metrics.error_rates import compute_eer, compute_rocch_eer
 
 RATE = SAMPLE_RATE
 FAULTS = {
@@ -449,15 +449,14 @@ def test_ctrl_c(tmp_path):
 WATCHED = """
 import data_utils
 from common import command as cli
-from corpora import packed
-from corpora import check as doctor
-in_order = packed.in_order
+from corpora import check
+map_in_order = check.map_in_order
 def begun(*arguments):
-    for index, result in enumerate(in_order(*arguments)):
+    for index, result in enumerate(map_in_order(*arguments)):
         if index == 0:
             print("begun")
         yield result
-packed.in_order = begun
+check.map_in_order = begun
 cli.run(data_utils.main)
 """
 

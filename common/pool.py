@@ -1,0 +1,65 @@
+"""One function applied to many items in worker processes; results come in the items' order.
+
+with closing(map_in_order(decode, paths, workers=4)) as results:
+    for samples in results:
+        ...
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from common.errors import UserError
+
+CHUNK = 8  # items that a worker takes at a time
+
+
+def map_in_order(function: Callable[[Any], Any], items: list, workers: int) -> Iterator[Any]:
+    """`function(item)` of each item, in order, computed ahead in `workers` processes (0: in this one).
+
+    Only a few results wait to be taken, however many items there are. Close the iterator to end the processes. Raises
+    what `function` raises, and UserError when a worker dies.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    pool, ahead = ProcessPoolExecutor(workers, initializer=_start_worker), deque()
+    try:
+        for first in range(0, len(items), CHUNK):
+            ahead.append(pool.submit(_apply, function, items[first : first + CHUNK]))
+            if len(ahead) > 2 * workers:
+                yield from ahead.popleft().result()
+        while ahead:
+            yield from ahead.popleft().result()
+    except BrokenProcessPool as error:
+        expected = f"enough memory for {workers} of them (fewer need less)"
+        raise UserError("a worker process died", expected, "it killed") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _apply(function: Callable[[Any], Any], items: list) -> list:
+    return [function(item) for item in items]
+
+
+def _start_worker() -> None:
+    leave_signals_to_parent()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its workers; without this they would wait for work forever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def leave_signals_to_parent(_worker: int = 0) -> None:
+    """Make this worker process ignore Ctrl-C, which reaches the whole group: the parent decides what to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
