@@ -22,6 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from audio import SAMPLE_RATE, reading
+from audio.errors import AudioError
+from audio.levels import FRAME_SAMPLES
 from common.pool import map_in_order
 from corpora import packed
 from corpora.trials import MAX_NAMED, Partition, gather, open_corpus
@@ -86,7 +88,7 @@ ORDER = (
 class Sound(NamedTuple):
     """What is kept of a decoded file."""
 
-    facts: reading.Facts
+    facts: reading.RecordingFacts
     digest: bytes  # of its samples rounded to 16 bits: the same for any lossless coding of them
     silent: bool  # all samples are the same
     cues: tuple[float, ...]  # in the order of CUES
@@ -130,7 +132,7 @@ def listen(path: Path) -> Sound | Failure:
     try:
         for block in recording:
             meter.add(block)
-    except reading.AudioError as error:
+    except AudioError as error:
         known = error.condition if error.condition in FILE_FINDINGS else "undecodable"
         return Failure(known, str(error))
     cues = meter.cues()
@@ -163,19 +165,19 @@ class _Meter:
 
     def _frames(self, x: np.ndarray) -> None:
         """(n,), n a multiple of SPECTRUM."""
-        powers = np.square(x.reshape(-1, reading.LEVEL_SAMPLES), dtype=float).mean(axis=1)
+        powers = np.square(x.reshape(-1, FRAME_SAMPLES), dtype=float).mean(axis=1)
         self.levels.append(powers)
-        self.squares += powers.sum() * reading.LEVEL_SAMPLES
+        self.squares += powers.sum() * FRAME_SAMPLES
         frames = x.reshape(-1, SPECTRUM) * np.hanning(SPECTRUM).astype(np.float32)
         self.spectrum += np.square(np.abs(np.fft.rfft(frames))).sum(axis=0)
 
     def cues(self) -> tuple[float, ...]:
         """Of the whole signal, n ≥ 1 samples, in the order of CUES."""
         self._frames(np.pad(self.rest, (0, -len(self.rest) % SPECTRUM)))
-        frames = max(1, self.count // reading.LEVEL_SAMPLES)  # none that is padded, unless there is no other
+        frames = max(1, self.count // FRAME_SAMPLES)  # none that is padded, unless there is no other
         levels = 10 * np.log10(np.concatenate(self.levels)[:frames] + SILENCE)
         loud = np.flatnonzero(levels >= levels.max() - QUIET)
-        frame = reading.LEVEL_SAMPLES / SAMPLE_RATE
+        frame = FRAME_SAMPLES / SAMPLE_RATE
         hertz = np.fft.rfftfreq(SPECTRUM, 1 / SAMPLE_RATE)
         bands = [self.spectrum[(hertz >= low) & (hertz < high)].sum() for low, high in BANDS]
         numbers = (

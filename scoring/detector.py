@@ -13,8 +13,9 @@ import numpy as np
 
 from audio import SAMPLE_RATE
 from audio.chunks import Chunker
-from audio.reading import AudioError, Facts
-from audio.workers import recordings
+from audio.decoding_workers import recordings
+from audio.errors import AudioError
+from audio.reading import RecordingFacts
 from common.errors import UserError
 from metrics.score_files import BONAFIDE
 from scoring.engines import Engine, load
@@ -35,7 +36,7 @@ class _Timeline:
     starts: list[float] = field(default_factory=list)  # s
     scores: list[float | None] = field(default_factory=list)
     waiting: int = 0  # chunks not scored yet
-    outcome: Facts | AudioError | None = None  # None: still being read
+    outcome: RecordingFacts | AudioError | None = None  # None: still being read
 
 
 class Detector:
@@ -81,7 +82,7 @@ class Detector:
         """
         hop = max(1, round(self.engine.nb_samp * (1 - judge.settings.overlap)))
         for file in self._timelines(recordings(paths, workers, judge.settings.channel), hop, heard):
-            seconds = file.outcome.seconds if isinstance(file.outcome, Facts) else 0.0
+            seconds = file.outcome.seconds if isinstance(file.outcome, RecordingFacts) else 0.0
             ends = [min(start + judge.chunk_seconds, seconds) for start in file.starts]
             chunks = [ChunkScore(*values) for values in zip(file.starts, ends, file.scores, strict=True)]
             yield judge(file.path, file.outcome, chunks)

@@ -13,7 +13,8 @@ import numpy as np
 from metrics.curves import threshold_at_far
 
 from audio import SAMPLE_RATE
-from audio.reading import AudioError, Facts
+from audio.errors import AudioError
+from audio.reading import RecordingFacts
 from common.errors import UserError
 from scoring.weights import Card
 
@@ -114,7 +115,7 @@ class Judge:
     settings: VerdictSettings
     chunk_seconds: float
 
-    def __call__(self, path: Path, outcome: Facts | AudioError, chunks: Sequence[ChunkScore]) -> FileResult:
+    def __call__(self, path: Path, outcome: RecordingFacts | AudioError, chunks: Sequence[ChunkScore]) -> FileResult:
         """The result of a file from its facts, or why it has none, and its chunks in order of time."""
         if isinstance(outcome, AudioError):
             return FileResult(path, conditions=(Condition(outcome.condition, str(outcome)),), error=str(outcome))
@@ -153,7 +154,7 @@ class Judge:
         settings = asdict(self.settings) | {"chunk_seconds": self.chunk_seconds}
         return {"schema": SCHEMA, "model": model, "settings": settings, "caution": self.caution()}
 
-    def _unfit(self, facts: Facts, score: float | None) -> list[Condition]:
+    def _unfit(self, facts: RecordingFacts, score: float | None) -> list[Condition]:
         """What leaves nothing to judge."""
         if score is None:
             return [Condition("silent", "no chunk is louder than -60 dB of full scale")]
@@ -164,7 +165,7 @@ class Judge:
             return [Condition("no_threshold", self.settings.threshold_source)]
         return []
 
-    def _cautions(self, facts: Facts) -> list[Condition]:
+    def _cautions(self, facts: RecordingFacts) -> list[Condition]:
         """What makes a score less sure."""
         lost, clipped, heard = facts.lost_seconds, 100 * facts.clipped, facts.active_seconds
         candidates = {

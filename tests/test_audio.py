@@ -13,6 +13,7 @@ from conftest import ROOT
 
 from audio import SAMPLE_RATE, reading
 from audio.chunks import CHUNK_SAMPLES, Chunker, chunks, fit
+from audio.errors import AudioError
 from common.errors import UserError
 
 RATE = SAMPLE_RATE
@@ -35,7 +36,7 @@ def encode(path, samples: np.ndarray, codec: str, rate: int = RATE) -> None:
         container.mux(stream.encode(None))
 
 
-def decode(path, **options) -> tuple[np.ndarray, reading.Facts]:
+def decode(path, **options) -> tuple[np.ndarray, reading.RecordingFacts]:
     recording = reading.Recording(path, **options)
     samples = np.concatenate(list(recording))
     assert samples.dtype == np.float32
@@ -45,7 +46,7 @@ def decode(path, **options) -> tuple[np.ndarray, reading.Facts]:
 
 def condition_of(path, **options) -> str:
     """Of the error that decoding `path` ends in; it is one line that names the path."""
-    with pytest.raises(reading.AudioError) as error:
+    with pytest.raises(AudioError) as error:
         decode(path, **options)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -180,7 +181,7 @@ def test_channel(tmp_path):
     np.testing.assert_array_equal(decode(path, channel=2)[0], right)
     np.testing.assert_array_equal(decode(path)[0], (left + right) / 2)
     for channel in (0, 3, -1):
-        with pytest.raises(reading.AudioError, match=f"no channel {channel} .*1 to 2") as error:
+        with pytest.raises(AudioError, match=f"no channel {channel} .*1 to 2") as error:
             decode(path, channel=channel)
         assert error.value.condition == "no_such_channel"
 
@@ -401,8 +402,8 @@ def test_a_new_rate_in_mid_stream_keeps_the_pitch(tmp_path):
 
 
 def test_errors_survive_pickling():
-    error = pickle.loads(pickle.dumps(reading.AudioError("empty", "audio a.wav is empty", "sound", ValueError("x"))))
-    assert (type(error), error.condition) == (reading.AudioError, "empty")
+    error = pickle.loads(pickle.dumps(AudioError("empty", "audio a.wav is empty", "sound", ValueError("x"))))
+    assert (type(error), error.condition) == (AudioError, "empty")
     assert str(error) == "audio a.wav is empty — expected sound, found x"
 
 
@@ -457,13 +458,14 @@ def test_mutated_files_end_in_samples_or_an_audio_error(tmp_path):
     command = """
 import signal, sys
 from audio import reading
+from audio.errors import AudioError
 for path in sys.argv[1:]:
     signal.alarm(10)
     recording = reading.Recording(path)
     try:
         blocks = list(recording)
         print(recording.facts.decoder, sum(map(len, blocks)))
-    except reading.AudioError as error:
+    except AudioError as error:
         print(error.condition)
 """
     outcomes = run_python(command, *mutants(tmp_path, 150)).splitlines()

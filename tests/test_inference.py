@@ -101,8 +101,8 @@ def test_spliced_spoof_is_found_and_not_averaged_away(shared, official, tmp_path
     assert mean(result.path, official_facts(result), result.chunks).verdict == "bonafide"
 
 
-def official_facts(result) -> reading.Facts:
-    return reading.Facts(rate=RATE, channels=1, seconds=result.seconds, active_seconds=result.seconds)
+def official_facts(result) -> reading.RecordingFacts:
+    return reading.RecordingFacts(rate=RATE, channels=1, seconds=result.seconds, active_seconds=result.seconds)
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from metrics.curves import Calibration
 
-from audio.reading import AudioError, Facts
+from audio.errors import AudioError
+from audio.reading import RecordingFacts
 from common.errors import UserError
 from scoring.verdict import (
     ChunkScore,
@@ -26,9 +27,9 @@ CARD = Card("tiny", "0" * 64, {}, "corpus (track LA)", 0.5, "EER point on the de
 BARE = Card("bare", "1" * 64, {})
 
 
-def facts(**changes) -> Facts:
+def facts(**changes) -> RecordingFacts:
     usual = {"decoder": "soundfile", "rate": 16_000, "channels": 1, "seconds": 8.0, "lost_seconds": 0.0}
-    return Facts(**usual | {"damaged_packets": 0, "clipped": 0.0, "active_seconds": 5.0} | changes)
+    return RecordingFacts(**usual | {"damaged_packets": 0, "clipped": 0.0, "active_seconds": 5.0} | changes)
 
 
 def chunks(*scores: float | None) -> list[ChunkScore]:

@@ -34,8 +34,9 @@ from typing import Any
 import numpy as np
 
 from audio import SAMPLE_RATE
-from audio.reading import AudioError, Facts, Recording
-from audio.workers import recordings
+from audio.decoding_workers import recordings
+from audio.errors import AudioError
+from audio.reading import Recording, RecordingFacts
 from common.command import Parser
 from common.errors import UserError
 from common.files import write_text
@@ -231,7 +232,7 @@ class Desk:
         chunks = yield from self._score(sound, facts, detector, judge)
         yield Checked(judge(name, facts, chunks), judge, engine, sha256, sound)
 
-    def _decode(self, file: Path, sound: Path) -> Generator[Step, None, Facts]:
+    def _decode(self, file: Path, sound: Path) -> Generator[Step, None, RecordingFacts]:
         """Write what the file holds to `sound`; the file itself is only ever opened by the decoding process."""
         from soundfile import SoundFile
 
@@ -250,7 +251,7 @@ class Desk:
                     yield Step(f"Reading: {clock(heard / SAMPLE_RATE)} so far")
         return recording.facts
 
-    def _score(self, sound: Path, facts: Facts, detector: Detector, judge: Judge) -> Generator[Step, None, tuple]:
+    def _score(self, sound: Path, facts: RecordingFacts, detector: Detector, judge: Judge) -> Generator[Step, None, tuple]:
         """The chunks of `sound`, computed in a thread of their own so that there is news meanwhile."""
         watched = Watched(detector.engine)
         hop = round(watched.nb_samp * (1 - judge.settings.overlap))

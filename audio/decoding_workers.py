@@ -1,6 +1,7 @@
-"""Files → decoded recordings in order, decoded ahead in worker processes while the model computes.
+"""Files → recordings in order, decoded ahead in worker processes while the model computes.
 
-A worker that a file kills, or holds up for `PATIENCE` seconds, is replaced: that file is reported, the next go on.
+A worker that crashes on a file, or sends nothing for `PATIENCE` seconds, is replaced: that file is reported as
+unreadable and the next ones are decoded.
 """
 
 import multiprocessing
@@ -14,24 +15,26 @@ from pathlib import Path
 
 import numpy as np
 
-from audio.reading import AudioError, Facts, Recording
+from audio.errors import AudioError
+from audio.reading import Recording, RecordingFacts
 
 PATIENCE = 10.0  # seconds for ten seconds of sound, which take milliseconds
-WORKER_MEMORY = 1 << 30  # bytes beyond what the imports took: no honest file needs a tenth of it
+WORKER_MEMORY = 1 << 30  # bytes on top of what the imports take: no valid file needs a tenth of it
 
 
 def recordings(
     paths: Iterable[Path], workers: int, channel: int | None = None
 ) -> Iterator[tuple[Path, "Recording | RemoteRecording"]]:
-    """Each path with its recording, whose blocks are to be read out before the next one is asked for.
+    """Each path with its recording; read the recording's blocks before asking for the next one.
 
-    workers: processes that decode ahead, each one file; 0: decode here. Recordings raise AudioError when read.
+    workers: processes that decode ahead, one file each; 0: decode in this process. Recordings raise AudioError when
+    read.
     """
     if workers == 0:
         yield from ((path, Recording(path, channel)) for path in paths)
         return
     paths, ahead = iter(paths), deque()
-    crew = [_Worker(channel) for _ in range(workers)]
+    crew = [_DecodingWorker(channel) for _ in range(workers)]
     idle = [*crew]
     try:
         while True:
@@ -41,7 +44,7 @@ def recordings(
                 return
             path, recording = ahead.popleft()
             yield path, recording
-            if not recording.finished:  # given up half-way: what the worker still sends is of no use
+            if not recording.finished:  # abandoned half-way: the rest that the worker sends is not wanted
                 recording.worker.restart()
             idle.append(recording.worker)
     finally:
@@ -50,15 +53,15 @@ def recordings(
 
 
 class RemoteRecording:
-    """An `audio.Recording` in another process: the same blocks, facts and errors."""
+    """A `reading.Recording` in another process: the same blocks, facts and errors."""
 
-    facts: Facts
+    facts: RecordingFacts
 
-    def __init__(self, path: Path, worker: "_Worker"):
+    def __init__(self, path: Path, worker: "_DecodingWorker"):
         self.path, self.worker, self.finished = path, worker, False
         try:
             worker.pipe.send(path)
-        except ConnectionError:  # it died while it had nothing to do
+        except ConnectionError:  # it died while idle
             worker.restart()
             worker.pipe.send(path)
 
@@ -73,10 +76,10 @@ class RemoteRecording:
                 raise message
             self.facts = message
 
-    def _receive(self) -> np.ndarray | Facts | AudioError:
+    def _receive(self) -> np.ndarray | RecordingFacts | AudioError:
         found = f"nothing for {PATIENCE:g} s"
         if self.worker.pipe.poll(PATIENCE):
-            # What has begun to come may stop half-way, and recv would wait for ever.
+            # A message may stop half-way, and recv would wait for the rest for ever.
             watchdog = threading.Timer(PATIENCE, self.worker.process.kill)
             watchdog.start()
             started = time.monotonic()
@@ -92,8 +95,8 @@ class RemoteRecording:
         return AudioError("unreadable", f"cannot read audio {self.path}", "sound", found)
 
 
-class _Worker:
-    """A process that decodes file after file; its pipe takes a path and gives blocks, then facts or an error."""
+class _DecodingWorker:
+    """A process that decodes one file after another: its pipe takes a path and gives blocks, then facts or an error."""
 
     def __init__(self, channel: int | None):
         self.channel = channel
@@ -118,8 +121,9 @@ class _Worker:
 
 
 def _decode(pipe, channel: int | None) -> None:
+    """Decode the files whose paths arrive through the pipe, until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries talk about every damaged frame
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the libraries print a line for every damaged frame
     _limit_memory()
     while True:
         try:
@@ -133,13 +137,13 @@ def _decode(pipe, channel: int | None) -> None:
             pipe.send(recording.facts)
         except AudioError as error:
             pipe.send(error)
-        except Exception as error:  # a decoder's surprise costs one file, not the batch
+        except Exception as error:  # an unexpected error of a decoder costs one file, not the batch
             found = f"{type(error).__name__}: {error}"
             pipe.send(AudioError("unreadable", f"cannot read audio {path}", "sound", found))
 
 
 def _limit_memory() -> None:
-    """Let a hostile file exhaust this process, not the machine (where the system has such limits: Linux)."""
+    """Let a hostile file exhaust this process, not the machine (on Linux, which has such limits)."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         import resource

@@ -10,9 +10,10 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-from audio import workers
-from audio.reading import AudioError, Recording
-from audio.workers import recordings
+from audio import decoding_workers
+from audio.decoding_workers import recordings
+from audio.errors import AudioError
+from audio.reading import Recording
 
 RATE = 16_000
 
@@ -58,16 +59,16 @@ def test_same_blocks_facts_and_errors_in_order(folder, workers):
 def test_channel_reaches_the_workers(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.stack([np.full(RATE, 0.5), np.full(RATE, -0.25)], axis=1), RATE)
     for channel, value in ((1, 0.5), (2, -0.25), (None, 0.125)):
-        for _, recording in workers.recordings([tmp_path / "a.wav"], 1, channel):
+        for _, recording in recordings([tmp_path / "a.wav"], 1, channel):
             np.testing.assert_allclose(read(recording), value, atol=1e-4)
 
 
 @pytest.mark.parametrize(("blow", "words"), [(signal.SIGKILL, "crash.*-9"), (signal.SIGSTOP, "nothing for 1 s")])
 def test_worker_that_dies_or_hangs_costs_one_file(folder, monkeypatch, blow, words):
-    monkeypatch.setattr(workers, "PATIENCE", 1.0)
+    monkeypatch.setattr(decoding_workers, "PATIENCE", 1.0)
     paths = [folder / "25.flac", folder / "1.flac", folder / "2.flac"]
     outcomes = []
-    for _, recording in workers.recordings(paths, 1):
+    for _, recording in recordings(paths, 1):
         blocks = iter(recording)
         if not outcomes:
             next(blocks)  # the worker now waits, in the middle of the file, until the pipe has room
@@ -85,7 +86,7 @@ def test_worker_that_dies_or_hangs_costs_one_file(folder, monkeypatch, blow, wor
 
 def test_recording_given_up_half_way(folder):
     lengths = []
-    for _path, recording in workers.recordings([folder / "25.flac", folder / "2.flac"], 1):
+    for _path, recording in recordings([folder / "25.flac", folder / "2.flac"], 1):
         lengths.append(len(next(iter(recording))))
     assert lengths[1] == 2 * RATE
 
@@ -93,7 +94,7 @@ def test_recording_given_up_half_way(folder):
 def test_no_process_is_left(folder):
     for stop_after in (1, 4):
         pids = set()
-        for number, (_, recording) in enumerate(workers.recordings(sorted(folder.glob("*.flac")), 2), 1):
+        for number, (_, recording) in enumerate(recordings(sorted(folder.glob("*.flac")), 2), 1):
             pids.add(recording.worker.process.pid)
             read(recording)
             if number == stop_after:
@@ -107,6 +108,6 @@ def test_no_process_is_left(folder):
 
 def test_workers_do_not_import_torch():
     """A worker starts in a fraction of a second and needs little memory because of it."""
-    code = "import sys, audio.workers; print('torch' in sys.modules, 'av' in sys.modules)"
+    code = "import sys, audio.decoding_workers; print('torch' in sys.modules, 'av' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == ["False", "False"]
