@@ -24,10 +24,17 @@ from tqdm import tqdm
 from common.command import Parser, run
 from common.errors import UserError
 from common.files import write_text
-from corpora.trials import KINDS, REPORTED_SUBSET, Partition
+from corpora.open import KINDS
+from corpora.trials import REPORTED_SUBSET, Partition
 from data_utils import preflight, tolerant_loader
-from metrics import evaluate as evaluation
-from metrics.score_files import AsvScores, Scores, listing, read_scores, write_scores
+from metrics import evaluate as metrics
+from metrics.bootstrap import add_intervals, bootstrap
+from metrics.comparison import compare
+from metrics.score_files import read_scores, write_scores
+from metrics.scores import Scores, listing
+from metrics.tables import format_comparison, format_latex, format_report
+from metrics.tandem import AsvScores
+from plots.evaluation import draw
 from scoring.detector import Detector
 from scoring.weights import file_sha256, locate
 
@@ -156,7 +163,7 @@ def labelled(trials: Scores, scores: dict[str, float], subset: str | None) -> Sc
 class Evaluated(NamedTuple):
     """What `evaluate` finds, by system, this one first."""
 
-    results: dict[str, dict]  # of `evaluation.evaluate`
+    results: dict[str, dict]  # of `metrics.evaluate`
     systems: dict[str, Scores]
     comparisons: list[dict]  # paired tests
     all_rows: dict | None  # this system's result on all rows, where papers report a subset
@@ -175,15 +182,15 @@ def evaluate(args, data: DataSet, scores: dict[str, float], threshold: float | N
     results, replicates = {}, {}
     for name, system in systems.items():
         given = threshold if name == args.name else None
-        results[name] = evaluation.evaluate(system, data.asv, threshold=given, group_by=group_by)
+        results[name] = metrics.evaluate(system, data.asv, threshold=given, group_by=group_by)
         if args.bootstrap:
-            replicates[name] = evaluation.bootstrap(system, data.asv, args.bootstrap, SEED)
-            evaluation.add_intervals(results[name], replicates[name], system)
-    comparisons = evaluation.compare(systems, replicates, data.asv, SEED) if args.bootstrap else []
+            replicates[name] = bootstrap(system, data.asv, args.bootstrap, SEED)
+            add_intervals(results[name], replicates[name], system)
+    comparisons = compare(systems, replicates, data.asv, SEED) if args.bootstrap else []
     all_rows = None
     if subset is not None and (subsets != subset).any():
         whole = labelled(data.trials, scores, None)
-        all_rows = evaluation.evaluate(whole, threshold=threshold, group_by="subset")
+        all_rows = metrics.evaluate(whole, threshold=threshold, group_by="subset")
     return Evaluated(results, systems, comparisons, all_rows)
 
 
@@ -212,17 +219,17 @@ def summarise(args, data: DataSet, detector: Detector, errors: dict, done: Evalu
     lines += [f"  {name}: {error}" for name, error in errors.items()]
     lines += [f"warning: {name}: {text}" for name, other in done.results.items() for text in other["warnings"]]
     for name, other in done.results.items():
-        lines += ["", evaluation.format_report(other, f"{name} on {data.name}")]
+        lines += ["", format_report(other, f"{name} on {data.name}")]
     if done.all_rows:
-        lines += ["", evaluation.format_report(done.all_rows, f"{args.name} on all rows of {data.name}")]
+        lines += ["", format_report(done.all_rows, f"{args.name} on all rows of {data.name}")]
     if args.compare:
-        lines += ["", evaluation.format_comparison(done.results, done.comparisons)]
+        lines += ["", format_comparison(done.results, done.comparisons)]
     return "\n".join(lines) + "\n"
 
 
 def latex_table(results: dict[str, dict]) -> str:
     """A tabular, a row for each system."""
-    head, *rows = evaluation.format_latex(results).splitlines()
+    head, *rows = format_latex(results).splitlines()
     head = head.removeprefix("% ")
     begin = f"\\begin{{tabular}}{{l{'r' * head.count(' & ')}}}"
     return "\n".join([begin, "\\hline", head, "\\hline", *rows, "\\hline", "\\end{tabular}"]) + "\n"
@@ -248,7 +255,7 @@ def evaluate_data_set(args, data: DataSet, detector: Detector) -> int:
     summary = summarise(args, data, detector, errors, done)
     write_text(folder / "results_summary.txt", summary)
     write_text(folder / "table.tex", latex_table(done.results))
-    evaluation.draw(done.results, done.systems, folder / "plots", own=[args.name])
+    draw(done.results, done.systems, folder / "plots", own=[args.name])
     metrics = {"run": identity, "checkpoint": args.checkpoint, "labels": str(data.partition.labels), "missing": errors}
     metrics |= {**done.results[args.name], "all_rows": done.all_rows, "comparisons": done.comparisons}
     metrics["compared"] = {name: done.results[name] for name in args.compare}

@@ -22,8 +22,9 @@ from audio.chunks import fit
 from common.command import Parser, run
 from common.errors import UserError
 from common.files import replacing
-from metrics.curves import compute_eer, fit_calibration
-from metrics.score_files import BONAFIDE
+from metrics.calibration import fit_calibration
+from metrics.error_rates import compute_eer
+from metrics.scores import BONAFIDE
 from scoring.engines import export_onnx, exported_path, load, read_exported, write_exported
 from scoring.weights import KNOWN, Card, locate
 

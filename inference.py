@@ -28,7 +28,7 @@ from audio.reading import Recording
 from common.command import Parser, run
 from common.errors import UserError
 from common.processes import Processes
-from plots.scores import PICTURED_SECONDS
+from plots.recording import PICTURED_SECONDS
 from scoring.detector import Detector
 from scoring.results import Journal, part_path, write_csv, write_scores
 from scoring.verdict import (
@@ -170,20 +170,21 @@ def show(result: FileResult, judge: Judge, brief: bool) -> None:
 
 def picture(result: FileResult, judge: Judge, detector: Detector, args) -> None:
     """Draw the recording and its scores to <output_dir>/<utt_id>.png and .pdf."""
-    from plots import scores as plots
+    from plots.recording import Timeline, recording_figure
+    from plots.style import write_figure
 
     if result.error:
         return
     samples = None
     if result.seconds <= PICTURED_SECONDS:
         samples = np.concatenate(list(Recording(result.path, args.channel)))
-    timeline = plots.Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
+    timeline = Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
     saliency = explain_lowest(result, samples, detector) if args.explain and samples is not None else None
     lines = [*verdict_rows(result, judge), ("file", result.path.name)]
-    figure = plots.recording(
+    figure = recording_figure(
         samples, SAMPLE_RATE, timeline, judge.settings.threshold, result.regions, lines, saliency=saliency
     )
-    plots.save(figure, Path(args.output_dir) / result.path.stem)
+    write_figure(figure, Path(args.output_dir) / result.path.stem)
 
 
 def explain_lowest(result: FileResult, samples: np.ndarray, detector: Detector):

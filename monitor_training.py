@@ -27,7 +27,8 @@ import numpy as np
 
 from common.command import Parser, run
 from common.errors import UserError
-from plots import scores as plots
+from plots.runs import TrainingHistory, training_curves
+from plots.style import write_figure
 from training.log import Log
 
 NEWEST = Path("exp_result")  # where the newest run is looked for
@@ -84,10 +85,10 @@ def parse_arguments(arguments: Sequence[str] | None = None):
     return options
 
 
-def save_figure(curves: dict[str, plots.History], path: Path) -> None:
+def save_figure(curves: dict[str, TrainingHistory], path: Path) -> None:
     """Raises UserError when it cannot be written."""
     formats = [path.suffix[1:]] if path.suffix else ["png", "pdf"]
-    plots.save(plots.training_curves(curves), path.with_suffix(""), formats)
+    write_figure(training_curves(curves), path.with_suffix(""), formats)
 
 
 # ------------------------------------------------------------------------------------------------------ a run
@@ -195,12 +196,12 @@ class Run:
         """`key` by epoch, where it is known."""
         return {number: epoch[key] for number, epoch in self.log.epochs.items() if epoch[key] is not None}
 
-    def history(self) -> plots.History:
-        """For `plots.training_curves`."""
+    def history(self) -> TrainingHistory:
+        """For `training_curves`."""
         epochs = self.log.epochs.values()
         eer = [epoch["dev_eer_percent"] / 100 for epoch in epochs]
         tdcf = [epoch["dev_min_tdcf"] for epoch in epochs]
-        return plots.History(list(self.log.epochs), [epoch["loss"] for epoch in epochs], eer, tdcf)
+        return TrainingHistory(list(self.log.epochs), [epoch["loss"] for epoch in epochs], eer, tdcf)
 
     def warnings(self, now: float) -> list[str]:
         """What is wrong or odd, in words; `now`: Unix seconds."""

@@ -694,7 +694,8 @@ EXAMPLES = {
 
 def main() -> int:
     """Command line."""
-    from plots import scores as plots
+    from plots.datasets import augmentation_gallery
+    from plots.style import write_figure
 
     parser = Parser(description=__doc__)
     parser.add_argument("file", type=Path, help="an audio file of speech; its first 4 s are shown")
@@ -711,8 +712,8 @@ def main() -> int:
     for title, spec in EXAMPLES.items():
         augmentation, rng = build([spec]), np.random.default_rng(options.seed)
         versions[title] = augmentation.crop(augmentation.whole(speech, rng), rng)
-    figure = plots.augmentation_gallery(versions, SAMPLE_RATE)
-    plots.save(figure, options.output.with_suffix(""), [options.output.suffix[1:]])
+    figure = augmentation_gallery(versions, SAMPLE_RATE)
+    write_figure(figure, options.output.with_suffix(""), [options.output.suffix[1:]])
     if options.save:
         _save(versions, options.save)
     return 0

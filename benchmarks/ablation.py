@@ -26,7 +26,7 @@ from common.schema import require
 from config import Config, load_config
 from corpora.packed import Packed
 from corpora.trials import Partition, gather
-from metrics.curves import compute_eer
+from metrics.error_rates import compute_eer
 from metrics.score_files import read_scores
 from training.run import Data, Place, Training
 from training.seeds import statistics

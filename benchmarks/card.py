@@ -23,10 +23,12 @@ from audio.augmentation import build
 from audio.chunks import fit
 from common.command import run
 from corpora.trials import Partition, open_corpus
-from metrics.curves import compute_eer, threshold_at_far
-from metrics.evaluate import add_intervals, bootstrap, evaluate
-from metrics.score_files import Scores
-from plots import scores as plots
+from metrics.bootstrap import add_intervals, bootstrap
+from metrics.error_rates import compute_eer, threshold_at_far
+from metrics.evaluate import evaluate
+from metrics.scores import Scores
+from plots.scores import robustness
+from plots.style import write_figure
 from scoring.detector import Detector
 
 SETS = {
@@ -235,7 +237,7 @@ def main() -> None:
         if measured.conditions
     }
     table(["mixed dev", *curves], [[c, *(f"{curve[c]:.1f}" for curve in curves.values())] for c in CONDITIONS])
-    plots.save(plots.robustness(curves), args.figure, ["png"])
+    write_figure(robustness(curves), args.figure, ["png"])
 
 
 if __name__ == "__main__":

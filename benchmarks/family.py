@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from config import load_config, save_config
 from corpora.trials import each_eval, open_corpus
 from data_utils import score_loader
-from metrics.curves import compute_eer
+from metrics.error_rates import compute_eer
 from scoring.detector import Detector
 from scoring.engines import TorchEngine
 from training.run import load_initial

@@ -24,8 +24,10 @@ from audio import reading
 from audio.vocoders import vocode
 from common.errors import UserError
 from corpora import packed
-from metrics.curves import AsvScores
-from metrics.score_files import BONAFIDE, KEYS, SPOOF, Scores, read_asv_scores, read_asv_scores_2021, read_trials
+from metrics.protocols import read_trials
+from metrics.score_files import read_asv_scores, read_asv_scores_2021
+from metrics.scores import BONAFIDE, KEYS, SPOOF, Scores
+from metrics.tandem import AsvScores
 
 PARTITIONS = ("train", "dev", "eval")
 OFFICIAL_COUNTS = {

@@ -17,7 +17,7 @@ from audio.decoding_workers import recordings
 from audio.errors import AudioError
 from audio.reading import RecordingFacts
 from common.errors import UserError
-from metrics.score_files import BONAFIDE
+from metrics.scores import BONAFIDE
 from scoring.engines import Engine, load
 from scoring.verdict import ChunkScore, FileResult, Judge, VerdictSettings, operating_point
 from scoring.weights import Card, locate

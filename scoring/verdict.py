@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from metrics.curves import threshold_at_far
 
 from audio import SAMPLE_RATE
 from audio.errors import AudioError
 from audio.reading import RecordingFacts
 from common.errors import UserError
+from metrics.error_rates import threshold_at_far
 from scoring.weights import Card
 
 SCHEMA = "aasist.inference/1"

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metrics.curves import Calibration
-
 from common.errors import UserError
 from common.files import replacing
+from metrics.calibration import Calibration
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "weights"  # where official checkpoints and exported models are kept
 SOURCE = "https://github.com/clovaai/aasist/raw/main/models/weights"

@@ -13,12 +13,12 @@ import pytest
 from conftest import ROOT, TINY_MODEL, assert_user_error, run_command, save_tiny
 
 import comprehensive_eval
+import evaluation
+import plots.evaluation
 from audio import reading
 from audio.chunks import fit
 from common.errors import UserError
-from corpora.trials import Corpus
-from metrics import evaluate as evaluation
-from plots import scores as plots
+from corpora.asvspoof import ASVspoof2019
 from scoring.detector import Detector
 from scoring.weights import BUNDLED
 
@@ -71,7 +71,7 @@ def scored(monkeypatch) -> list[int]:
 
 def eval_trials(corpus: Path) -> list[tuple[str, str, str]]:
     """(file, attack, key) of the eval partition."""
-    partition = Corpus(corpus, "LA").partition("eval")
+    partition = ASVspoof2019(corpus, "LA").partition("eval")
     return [(partition.path(trial), trial.attack, trial.key) for trial in partition.trials]
 
 
@@ -88,7 +88,7 @@ def test_a_run_leaves_scores_metrics_table_and_figures(full_run, checkpoint, tin
     assert names == {"scores.txt", "results_summary.txt", "metrics.json", "table.tex", "plots"}
     figures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
     assert {path.name for path in (folder / "plots").iterdir()} == figures
-    partition = Corpus(tiny_corpus, "LA").partition("eval")
+    partition = ASVspoof2019(tiny_corpus, "LA").partition("eval")
     lines = [line.split() for line in (folder / "scores.txt").read_text().splitlines()]
     assert [line[:3] for line in lines] == [[t.utt_id, t.attack, t.key] for t in partition.trials]
     detector = Detector.from_checkpoint(checkpoint)
@@ -299,7 +299,7 @@ def test_compare_overlays_and_tests_systems(command, full_run, tiny_corpus, tmp_
 
 
 def test_overlays_of_several_systems_keep_the_seven_names(full_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "save", lambda figure, stem: [stem])
+    monkeypatch.setattr(plots.evaluation, "write_figure", lambda figure, stem: [stem])
     scores = evaluation.read_scores(full_run / "tiny" / "asvspoof2019" / "scores.txt")
     systems = {"a": scores, "b": scores}
     results = {name: evaluation.evaluate(scores) for name in systems}

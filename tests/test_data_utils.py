@@ -15,7 +15,7 @@ from common.errors import UserError
 from config import Config
 from corpora.trials import Corpus, Partition, Trial, read_protocol
 from data_utils import Order, ProcessPart, balance_weights, preflight, score_loader, train_loader, with_pack
-from metrics.score_files import BONAFIDE, SPOOF
+from metrics.scores import BONAFIDE, SPOOF
 
 CONFIG = Config(model_config={}, batch_size=5, num_workers=0, seed=3)
 LENGTH = 8000

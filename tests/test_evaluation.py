@@ -1,4 +1,4 @@
-"""evaluation.py and metrics.py against published numbers, scikit-learn, closed forms, brute force, and bad files."""
+"""evaluation.py and metrics/ against published numbers, scikit-learn, closed forms, brute force, and bad files."""
 
 import gzip
 import json
@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 
 import evaluation as ev
 from common.errors import UserError
-from metrics import curves as metrics
+from metrics.bootstrap import interval, replicate, resamples
+from metrics.costs import Cost, bayes_threshold
+from metrics.error_rates import Ranking, eer_at, threshold_at_far
+from metrics.evaluate import AllMetrics
+from metrics.tandem import Tandem, compute_a_dcf, compute_t_eer
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared"
@@ -254,7 +258,7 @@ def test_rocch_eer_agrees_with_isotonic_regression():
 def test_threshold_at_far_keeps_its_promise():
     spoof = np.round(np.random.default_rng(0).normal(size=1000), 1)
     for target in (0.0, 0.01, 0.29, 0.5, 0.999):
-        threshold = metrics.threshold_at_far(spoof, target)
+        threshold = threshold_at_far(spoof, target)
         assert np.mean(spoof > threshold) <= target
         lower = spoof[spoof < threshold]
         assert not lower.size or np.mean(spoof > lower.max()) > target
@@ -262,7 +266,7 @@ def test_threshold_at_far_keeps_its_promise():
 
 def test_tandem_eer_and_a_dcf_agree_with_brute_force():
     rng = np.random.default_rng(3)
-    tandem = metrics.Tandem(
+    tandem = Tandem(
         rng.normal(2, 1, 40), rng.normal(-1, 1, 50), rng.normal(1, 1, 60), rng.normal(1.5, 1, 90), rng.normal(0, 1, 60)
     )
     frr, far, _ = ev.compute_det_curve(tandem.cm_bonafide, tandem.cm_spoof)
@@ -274,10 +278,10 @@ def test_tandem_eer_and_a_dcf_agree_with_brute_force():
             point = np.argmin(np.abs(total_miss - ((1 - frr) * fa_non + far * fa_spoof) / 2))
             if (disagreement := abs(fa_non / fa_spoof - far[point] / (1 - frr[point]))) < best:
                 best, expected = disagreement, fa_spoof * far[point]
-    assert metrics.compute_t_eer(tandem) == pytest.approx(expected, abs=1e-12)
+    assert compute_t_eer(tandem) == pytest.approx(expected, abs=1e-12)
     grid = np.concatenate(([-np.inf], *tandem[:3]))
     costs = [0.9 * np.mean(tandem[0] <= t) + 0.5 * np.mean(tandem[1] > t) + np.mean(tandem[2] > t) for t in grid]
-    assert metrics.compute_a_dcf(*tandem[:3]) == pytest.approx(min(costs) / 0.9, abs=1e-12)
+    assert compute_a_dcf(*tandem[:3]) == pytest.approx(min(costs) / 0.9, abs=1e-12)
 
 
 def test_calibration_agrees_with_scikit_learn_and_undoes_an_affine_map():
@@ -289,7 +293,7 @@ def test_calibration_agrees_with_scikit_learn_and_undoes_an_affine_map():
     calibration = ev.fit_calibration(llr / 3 + 7, is_bonafide)
     assert calibration.a == pytest.approx(3, rel=0.08) and calibration.b == pytest.approx(-21, rel=0.08)
     assert np.allclose(calibration.llr([7.0]), 7 * calibration.a + calibration.b)
-    prior = 1 / (1 + np.exp(metrics.bayes_threshold(ev.ASVSPOOF)))
+    prior = 1 / (1 + np.exp(bayes_threshold(ev.ASVSPOOF)))
     weight = np.where(is_bonafide, prior / 1000, (1 - prior) / 5000) * 6000
     peer = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000).fit(llr[:, None], is_bonafide, weight)
     ours = ev.fit_calibration(llr, is_bonafide)
@@ -302,7 +306,7 @@ def test_a_calibration_weighs_trials_as_their_repetition_does():
     is_bonafide = np.arange(6000) % 2 == 0
     score = rng.normal(np.where(is_bonafide, 2.0, 0.0))
     times = np.where(score > 1, 5, 1)
-    weighed = ev.fit_calibration(score, is_bonafide, shares=times / times.sum())
+    weighed = ev.fit_calibration(score, is_bonafide, trial_weights=times / times.sum())
     repeated = ev.fit_calibration(np.repeat(score, times), np.repeat(is_bonafide, times))
     assert np.allclose(weighed, repeated, atol=0.01)  # Platt's targets hardly tell 3,000 trials from 9,000
     assert not np.allclose(weighed, ev.fit_calibration(score, is_bonafide), atol=0.1)
@@ -388,8 +392,8 @@ def test_weights_equal_repeated_trials(seed, most):
     scores = toy(12, 20, seed, shift=1.0)
     weights = np.random.default_rng(seed).integers(1, most + 1, 32).astype(float)
     repeated = scores.take(np.repeat(np.arange(32), weights.astype(int)))
-    costs = {"min_tdcf": metrics.Cost(0.1, 0.9, 2.0)}
-    ours, theirs = (metrics.Battery(x.score, x.is_bonafide, x.attack, costs, ev.ASVSPOOF) for x in (scores, repeated))
+    costs = {"min_tdcf": Cost(0.1, 0.9, 2.0)}
+    ours, theirs = (AllMetrics(x.score, x.is_bonafide, x.attack, costs, ev.ASVSPOOF) for x in (scores, repeated))
     weighted, plain = ours(weights), theirs()
     assert weighted.keys() == plain.keys()
     for name, value in weighted.items():
@@ -414,11 +418,11 @@ def test_clustered_intervals_cover_and_naive_ones_do_not():
     for draw in range(draws):
         offsets = spread * rng.standard_normal(2 * speakers)
         score = 1.5 * is_bonafide + offsets[cluster] + rng.standard_normal(len(cluster))
-        ranking = metrics.Ranking(score, is_bonafide)
+        ranking = Ranking(score, is_bonafide)
         for name, unit in (("clustered", cluster), ("naive", None))[: 2 if draw < naive_draws else 1]:
-            weights = metrics.resamples(is_bonafide.astype(int), unit, 200, seed=draw)
-            eers = metrics.replicate(lambda w, r=ranking: {"eer": metrics._eer(*r.rates(w))}, weights)["eer"]
-            low, high = metrics.interval(eers)
+            weights = resamples(is_bonafide.astype(int), unit, 200, seed=draw)
+            eers = replicate(lambda w, r=ranking: {"eer": eer_at(*r.rates(w))}, weights)["eer"]
+            low, high = interval(eers)
             covered[name] += low <= truth <= high
     print(f"coverage: clustered {covered['clustered'] / draws:.1%}, naive {covered['naive'] / naive_draws:.1%}")
     assert 0.93 <= covered["clustered"] / draws <= 0.97
@@ -443,7 +447,7 @@ def test_bootstrap_says_its_unit_and_is_reproducible():
 
 def test_resamples_draw_whole_clusters_within_each_stratum():
     stratum, cluster = np.array([0, 0, 0, 1, 1, 1, 1]), np.array([0, 0, 1, 2, 2, 3, 3])
-    for weights in metrics.resamples(stratum, cluster, 50, 0):
+    for weights in resamples(stratum, cluster, 50, 0):
         assert weights[0] == weights[1] and weights[3] == weights[4] and weights[5] == weights[6]
         assert weights[0] + weights[2] == 2 and weights[3] + weights[5] == 2
 
@@ -633,12 +637,12 @@ def test_calibrate_and_fuse_commands(tmp_path):
 
 
 def test_figures_are_drawn(tmp_path, monkeypatch):
-    plots = pytest.importorskip("plots.scores")
+    figures = pytest.importorskip("plots.evaluation")
     systems = {"a": toy(seed=1), "b": toy(seed=2)}
     results = {name: ev.evaluate(scores) for name, scores in systems.items()}
     one = ev.draw({"a": results["a"]}, {"a": systems["a"]}, tmp_path / "one")
     assert len({path.stem for path in one}) == 7 and all(path.stat().st_size > 0 for path in one)
-    monkeypatch.setattr(plots, "save", lambda figure, stem: [stem])  # writing them once is enough
+    monkeypatch.setattr(figures, "write_figure", lambda figure, stem: [stem])  # writing them once is enough
     ev.add_intervals(results["b"], ev.bootstrap(systems["b"], None, 20, 0), systems["b"])
     assert len({path.stem for path in ev.draw(results, systems, tmp_path / "two")}) == 3 + 2 * 4
 

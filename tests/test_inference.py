@@ -13,13 +13,13 @@ import pytest
 import soundfile
 import torch
 from conftest import ROOT, TINY_MODEL, Malice, assert_user_error, run_command, save_tiny
-from metrics.curves import compute_eer
 from test_audio import mutants
 
 from audio import SAMPLE_RATE, reading
 from corpora.trials import Corpus
 from evaluation import read_scores
-from plots import scores as plots
+from metrics.error_rates import compute_eer
+from plots.recording import Timeline, recording_figure
 from scoring.detector import Detector
 from scoring.verdict import verdict_rows
 from scoring.weights import BUNDLED
@@ -336,8 +336,8 @@ def test_the_figure_says_what_the_verdict_is(tiny, folder):
     for threshold, words, rejected in ((score - 9, "bona fide", False), (score + 9, "spoof", True)):
         judge = detector.judge(threshold=threshold)
         result = detector.score_file(folder / "f05.wav", judge)
-        timeline = plots.Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
-        figure = plots.recording(None, RATE, timeline, threshold, result.regions, verdict_rows(result, judge))
+        timeline = Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
+        figure = recording_figure(None, RATE, timeline, threshold, result.regions, verdict_rows(result, judge))
         assert words in [text.get_text() for text in figure.texts]
         marks = {line.get_marker() for line in figure.axes[-1].lines if np.isfinite(line.get_ydata()).any()}
         assert marks & {"o", "X"} == {"X" if rejected else "o"}

@@ -131,7 +131,7 @@ def test_crops_shorter_than_chunks_and_a_balanced_calibration(tmp_path, tiny_cor
     scores = evaluation.read_scores(run / "scores" / "dev_swa.txt")
     count = {name: np.sum(scores.attack == name) for name in np.unique(scores.attack)}
     alike = np.array([1 / count[name] for name in scores.attack])  # all attacks within spoof; bona fide is one class
-    expected = evaluation.fit_calibration(scores.score, scores.is_bonafide, shares=alike)
+    expected = evaluation.fit_calibration(scores.score, scores.is_bonafide, trial_weights=alike)
     assert short["calibration"] == pytest.approx(expected._asdict())
 
 

@@ -21,7 +21,7 @@ from conftest import ROOT, assert_user_error, run_command
 import make_corpus
 from common.errors import UserError
 from make_corpus import PARTITIONS, RATE, active, cut, find_sources, grouped, limit_band, split_speakers
-from metrics.curves import compute_eer
+from metrics.error_rates import compute_eer
 
 SMALL = ("--seconds", 1, 3, "--workers", 2)
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from metrics.curves import Calibration
 
 from audio.errors import AudioError
 from audio.reading import RecordingFacts
 from common.errors import UserError
+from metrics.calibration import Calibration
 from scoring.verdict import (
     ChunkScore,
     Judge,

@@ -7,10 +7,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from conftest import ROOT
-from metrics.curves import Calibration, compute_eer
 
 from common.errors import UserError
 from config import load_config, to_dict
+from metrics.calibration import Calibration
+from metrics.error_rates import compute_eer
 from scoring import weights
 from scoring.verdict import operating_point
 from scoring.weights import BUNDLED, KNOWN, OFFICIAL, Card, locate

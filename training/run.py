@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from metrics.curves import fit_calibration
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
@@ -40,7 +39,12 @@ from data_utils import (
     train_loader,
     with_pack,
 )
-from metrics import evaluate as evaluation
+from metrics.calibration import fit_calibration
+from metrics.evaluate import evaluate
+from metrics.score_files import read_asv_scores, write_scores
+from metrics.scores import Scores
+from metrics.tables import format_report
+from metrics.tandem import AsvScores
 from models import build_model
 from scoring.detector import Detector
 from scoring.engines import TorchEngine
@@ -91,10 +95,10 @@ class Data:
         self.eval_sets = [partition.name for partition in further]
         packs = None if config.cache == "off" else config.cache_path
         self.notes = preflight(partitions + further, config.track, packs)
-        self.asv: dict[str, evaluation.AsvScores] = {}
+        self.asv: dict[str, AsvScores] = {}
         for one in partitions + further:
             if one.name == "eval" and config.asv_score_path:
-                self.asv["eval"] = evaluation.read_asv_scores(one.asv)
+                self.asv["eval"] = read_asv_scores(one.asv)
             elif one.name != "train" and (scores := one.asv_scores()):
                 self.asv[one.name] = scores
             elif one.name in ("dev", "eval"):
@@ -115,23 +119,23 @@ class Data:
         return self.partitions[name].is_bonafide()
 
     def evaluate(self, name: str, scores: np.ndarray) -> dict:
-        """`evaluation.evaluate` of scores (N,) in protocol order, with the ASV scores of the same partition."""
+        """`metrics.evaluate.evaluate` of scores (N,) in protocol order, with the ASV scores of the same partition."""
         trials = self.partitions[name].trials
         utt_id, attack = np.array([t.utt_id for t in trials]), np.array([t.attack for t in trials])
-        own = evaluation.Scores(utt_id, scores, self.is_bonafide(name), attack)
-        return evaluation.evaluate(own, self.asv.get(name))
+        own = Scores(utt_id, scores, self.is_bonafide(name), attack)
+        return evaluate(own, self.asv.get(name))
 
     def write_scores(self, name: str, scores: np.ndarray, path: Path) -> None:
         """The score file of a partition, in protocol order."""
         trials = self.partitions[name].trials
         columns = ([getattr(trial, column) for trial in trials] for column in ("utt_id", "attack", "key"))
-        evaluation.write_scores(path, *columns, scores)
+        write_scores(path, *columns, scores)
 
     def report(self, scores: np.ndarray, folder: Path, file: str, name: str = "eval") -> dict:
         """Write scores (N,) to scores/, their metrics to metrics/ (JSON and text), and print the latter."""
         self.write_scores(name, scores, folder / "scores" / file)
         result = self.evaluate(name, scores)
-        table = evaluation.format_report(result, name=f"{folder.name}, {file}")
+        table = format_report(result, name=f"{folder.name}, {file}")
         write_text(folder / "metrics" / Path(file).with_suffix(".json"), json.dumps(result, indent=2) + "\n")
         write_text(folder / "metrics" / file, table + "\n")
         print(table, flush=True)
@@ -558,7 +562,7 @@ def scored(config: Config, data: Data, weights: dict[str, torch.Tensor], scores:
         "dev_eer": dev["eer_percent"] / 100,
         "dev_min_tdcf": dev["min_tdcf"],
         "threshold": dev["eer_threshold"],
-        "calibration": fit_calibration(scores, is_bonafide, shares=alike)._asdict(),
+        "calibration": fit_calibration(scores, is_bonafide, trial_weights=alike)._asdict(),
         "dev_scores": {kind: torch.from_numpy(np.sort(values)).float() for kind, values in kinds.items()},
     }
 

@@ -18,7 +18,8 @@ from common.command import Parser, run
 from common.errors import UserError
 from common.files import write_text
 from config import INCIDENTAL, load_config, to_dict
-from plots import scores as plots
+from plots.runs import Spread, seed_spreads
+from plots.style import write_figure
 from training.log import Log
 
 CHECKPOINTS = ("best", "swa", "ema")
@@ -219,16 +220,16 @@ def write(folder: str | Path, summary: dict) -> list[Path]:
     paths = [Path(folder) / f"summary.{kind}" for kind in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_text(path, text + "\n")
-    return paths + plots.save(plots.seeds(_panels(summary)), Path(folder) / "seeds")
+    return paths + write_figure(seed_spreads(_panels(summary)), Path(folder) / "seeds")
 
 
-def _panels(summary: dict) -> dict[str, list[plots.Spread]]:
-    panels: dict[str, list[plots.Spread]] = {}
+def _panels(summary: dict) -> dict[str, list[Spread]]:
+    panels: dict[str, list[Spread]] = {}
     for checkpoint, measures in summary["checkpoints"].items():
         for measure, found in measures.items():
             partition, name, _ = MEASURES[measure]
             values = [item["value"] for item in found["values"]]
-            spread = plots.Spread(checkpoint, partition, values, found["mean"], found["interval"])
+            spread = Spread(checkpoint, partition, values, found["mean"], found["interval"])
             panels.setdefault(name, []).append(spread)
     return panels
 

@@ -40,7 +40,7 @@ from audio.reading import Recording, RecordingFacts
 from common.command import Parser
 from common.errors import UserError
 from common.files import write_text
-from plots.scores import PICTURED_SECONDS
+from plots.recording import PICTURED_SECONDS
 from scoring.detector import Detector
 from scoring.engines import NVIDIA, Engine, read_exported
 from scoring.results import write_csv
@@ -472,13 +472,13 @@ def image(png: bytes, words: str) -> str:
 
 def figure(checked: Checked, lines: Sequence[tuple[str, str]]):
     """The recording's figure, by `plots`."""
-    from plots import scores as plots
+    from plots.recording import Timeline, recording_figure
 
     result, samples = checked.result, None
     if result.seconds <= PICTURED_SECONDS:
         samples = np.concatenate(list(Recording(checked.sound)))
-    timeline = plots.Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
-    return plots.recording(samples, SAMPLE_RATE, timeline, checked.judge.settings.threshold, result.regions, lines)
+    timeline = Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
+    return recording_figure(samples, SAMPLE_RATE, timeline, checked.judge.settings.threshold, result.regions, lines)
 
 
 def panels(checked: Checked) -> dict[str, str]:
@@ -502,7 +502,7 @@ def panels(checked: Checked) -> dict[str, str]:
 
 def exports(checked: Checked, place: Path) -> list[str]:
     """JSON, CSV, PNG and the report as PDF, written into the folder `place`."""
-    from plots import scores as plots
+    from plots.style import write_figure
 
     stem = place / (checked.result.path.stem or "recording")
     table, page = stem.with_name(f"{stem.name}.csv"), [("file", checked.result.path.name)]
@@ -513,7 +513,7 @@ def exports(checked: Checked, place: Path) -> list[str]:
         return [str(data), str(table)]
     page += [(label, for_page(text)) for label, text in verdict_rows(checked.result, checked.judge)]
     pictures = [
-        plots.save(figure(checked, lines), stem, [kind])[0]
+        write_figure(figure(checked, lines), stem, [kind])[0]
         for kind, lines in (("png", page), ("pdf", [*page, *provenance(checked)]))
     ]
     return [str(path) for path in (data, table, *pictures)]
@@ -889,7 +889,7 @@ def counts(checks: Sequence[Checked]) -> str:
 
 def distribution(checks: Sequence[Checked]) -> str:
     """The scores' histogram by verdict; nothing where there is no threshold."""
-    from plots import scores as plots
+    from plots.scores import score_distributions
 
     threshold = checks[0].judge.settings.threshold
     scores = [
@@ -899,7 +899,7 @@ def distribution(checks: Sequence[Checked]) -> str:
     if threshold is None or not any(scores):
         return ""
     png = io.BytesIO()
-    plots.score_distributions(*map(np.array, scores), threshold).savefig(png, format="png", dpi=200)
+    score_distributions(*map(np.array, scores), threshold).savefig(png, format="png", dpi=200)
     return image(png.getvalue(), "Distribution of the scores by verdict")
 
 

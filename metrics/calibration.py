@@ -1,0 +1,139 @@
+"""Calibration and fusion: scores → log-likelihood ratios, by logistic regression on dev scores."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from common.errors import UserError
+from metrics.costs import ASVSPOOF, CostModel, bayes_threshold, compute_act_dcf, compute_cllr
+from metrics.scores import Scores, common_trials
+
+
+class Calibration(NamedTuple):
+    """LLR = a · score + b."""
+
+    a: float
+    b: float
+
+    def llr(self, score: np.ndarray) -> np.ndarray:
+        """(N,) scores → (N,) calibrated log-likelihood ratios."""
+        return self.a * np.asarray(score) + self.b
+
+
+def fit_calibration(
+    score: np.ndarray, is_bonafide: np.ndarray, model: CostModel = ASVSPOOF, trial_weights: np.ndarray | None = None
+) -> Calibration:
+    """The affine map of dev scores (N,) to LLRs; see `fit_fusion`, of which it is the case K = 1."""
+    fusion = fit_fusion(np.asarray(score, np.float64)[:, None], is_bonafide, model, trial_weights)
+    return Calibration(float(fusion.weights[0]), fusion.bias)
+
+
+class Fusion(NamedTuple):
+    """LLR = weights · scores + bias."""
+
+    weights: np.ndarray  # (K,)
+    bias: float
+
+    def llr(self, scores: np.ndarray) -> np.ndarray:
+        """(N, K) scores → (N,) calibrated log-likelihood ratios."""
+        return scores @ self.weights + self.bias
+
+
+def fit_fusion(
+    scores: np.ndarray, is_bonafide: np.ndarray, model: CostModel = ASVSPOOF, trial_weights: np.ndarray | None = None
+) -> Fusion:
+    """Logistic regression on scores (N, K) that weighs the classes as at the cost model's effective prior.
+
+    trial_weights (N,) > 0: how much each trial counts within its class; all alike if not given.
+    Newton's method; the targets are Platt's (n+1)/(n+2) and 1/(n+2), so that separable dev scores, too, have a finite
+    optimum. Sources: N. Brümmer et al., Fusion of heterogeneous speaker recognition systems, IEEE TASLP 15 (2007);
+    J. Platt, Probabilistic outputs for support vector machines, in Advances in Large Margin Classifiers (2000).
+    Raises UserError when a class is missing or a system scores every trial the same.
+    """
+    count = np.array([np.sum(~is_bonafide), np.sum(is_bonafide)])
+    spread = scores.std(axis=0)
+    if not count.all() or not spread.all():
+        raise UserError(
+            "cannot fit a calibration",
+            "scores that differ, of both classes",
+            f"{count[1]} bona fide, {count[0]} spoof, {np.sum(spread == 0)} constant system(s)",
+        )
+    prior_log_odds = -bayes_threshold(model)
+    prior = 1 / (1 + np.exp(-prior_log_odds))
+    mean = scores.mean(axis=0)
+    design = np.column_stack(((scores - mean) / spread, np.ones(len(scores))))
+    target = np.where(is_bonafide, (count[1] + 1) / (count[1] + 2), 1 / (count[0] + 2))
+    times = np.ones(len(scores)) if trial_weights is None else trial_weights
+    weight = times * np.where(is_bonafide, prior / times[is_bonafide].sum(), (1 - prior) / times[~is_bonafide].sum())
+    slopes = _newton(design, target, weight, prior_log_odds)
+    weights = slopes[:-1] / spread
+    return Fusion(weights, float(slopes[-1] - mean @ weights))
+
+
+def _newton(design: np.ndarray, target: np.ndarray, weight: np.ndarray, offset: float) -> np.ndarray:
+    """Minimise Σ weight · cross-entropy(target, σ(design @ θ + offset)), which is convex, by damped Newton steps."""
+
+    def loss(theta: np.ndarray) -> float:
+        logit = design @ theta + offset
+        return float(weight @ (np.logaddexp(0, logit) - target * logit))
+
+    theta = np.zeros(design.shape[1])
+    for _ in range(200):
+        probability = 0.5 * (1 + np.tanh((design @ theta + offset) / 2))
+        gradient = design.T @ (weight * (probability - target))
+        curvature = (design.T * (weight * probability * (1 - probability))) @ design
+        step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]  # lstsq: identical systems make it singular
+        before = loss(theta)
+        while loss(theta - step) > before and np.abs(step).max() > 1e-12:
+            step = step / 2
+        theta = theta - step
+        if np.abs(step).max() < 1e-10:
+            break
+    return theta
+
+
+def calibrate(result: dict, scores: Scores, dev: Scores) -> None:
+    """Fit an affine map to LLRs on `dev`; add `calibrated`: a, b and the LLRs' act_dcf and cllr on `scores`."""
+    calibration = fit_calibration(dev.score, dev.is_bonafide)
+    bonafide, spoof = calibration.llr(scores.bonafide), calibration.llr(scores.spoof)
+    result["calibrated"] = {
+        **calibration._asdict(),
+        "act_dcf": compute_act_dcf(bonafide, spoof),
+        "cllr": compute_cllr(bonafide, spoof),
+    }
+    result["warnings"] += _fitting_doubts(scores, dev, calibration.a)
+
+
+def fuse(systems: Sequence[Scores], devs: Sequence[Scores]) -> Scores:
+    """The logistic fusion of several systems, fitted on their dev scores; its scores are LLRs.
+
+    Raises UserError where systems were not scored on the same trials.
+    """
+    systems, devs = _same_trials(systems), _same_trials(devs)
+    fusion = fit_fusion(np.column_stack([dev.score for dev in devs]), devs[0].is_bonafide)
+    llr = fusion.llr(np.column_stack([scores.score for scores in systems]))
+    doubts = _fitting_doubts(systems[0], devs[0], float(fusion.weights.min()))
+    return dataclasses.replace(systems[0], score=llr, asv={}, warnings=doubts)
+
+
+def _same_trials(systems: Sequence[Scores]) -> list[Scores]:
+    aligned = [common_trials(systems[0], other) for other in systems]
+    for other, (first, _) in zip(systems, aligned, strict=True):
+        if first is not systems[0] or len(other.score) != len(first.score):
+            raise UserError(
+                "systems to fuse were not scored on the same trials",
+                f"{len(systems[0].score):,} trials",
+                f"{len(first.score):,} in common",
+            )
+    return [other for _, other in aligned]
+
+
+def _fitting_doubts(scores: Scores, dev: Scores, least_weight: float) -> list[str]:
+    doubts = []
+    if shared := len(set(scores.utt_id.tolist()) & set(dev.utt_id.tolist())):
+        doubts.append(f"fitted on {shared:,} of the trials that it is tested on: the result is too good")
+    if least_weight < 0:
+        doubts.append(f"the fit gave a system the negative weight {least_weight:.3g}: inverted or redundant scores")
+    return doubts

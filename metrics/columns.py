@@ -1,0 +1,159 @@
+"""Text files of columns → named columns; a bad line ends in one message with its number."""
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+
+MAX_LINE = 10_000  # bytes; the longest real protocol line has about 120
+BLOCK = 10_000  # lines parsed at a time
+_HEADER = {  # what files call a column → what we call it
+    **dict.fromkeys(("utt_id", "utt", "utterance", "filename", "file", "path", "trial", "trial_anon"), "utt_id"),
+    **dict.fromkeys(("score", "cm_score"), "score"),
+    **dict.fromkeys(("key", "label", "cm_label"), "key"),
+    **dict.fromkeys(("attack", "attack_id", "attack_label", "attack_anon"), "attack"),
+    **dict.fromkeys(("speaker", "speaker_id", "spk", "tar_spk_anon"), "speaker"),
+}
+
+
+@dataclass
+class Table:
+    """A file's columns by name, and the line each row stands on."""
+
+    path: Path
+    columns: dict[str, Sequence[str]]
+    lines: list[int]
+
+    def error(self, row: int, what: str, expected: object = None, found: object = None) -> UserError:
+        return UserError(f"{self.path}, line {self.lines[row]}: {what}", expected, found)
+
+
+def read_table(path: str | Path, layouts: Sequence[tuple[str, ...]], kind: str) -> Table:
+    """Parse lines of columns. Raises UserError naming the line that has other columns than the first line promises."""
+    path = Path(path)
+    lines = _read_lines(path)
+    numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbers:
+        raise UserError(f"{path}, line 1: empty file", f"a {kind} file", "no lines")
+    delimiter, names = _form(lines[numbers[0] - 1], path)
+    if names:
+        numbers = numbers[1:]
+        if not numbers:
+            raise UserError(f"{path}, line 2: no {kind} lines below the header", "at least one", 0)
+    else:
+        width = len(_split(lines[numbers[0] - 1], delimiter))
+        names = next((layout for layout in layouts if len(layout) == width), None)
+        if names is None:
+            known = ", ".join(f"{len(layout)} ({' '.join(layout[:4])}{' …' * (len(layout) > 4)})" for layout in layouts)
+            raise UserError(f"{path}, line {numbers[0]}: no {kind} line", f"columns: {known}", width)
+    return Table(path, _columns(lines, numbers, names, delimiter, path), numbers)
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The lines of a text file. Raises UserError for anything else, without reading a huge line to its end."""
+    lines: list[bytes] = [b""]
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                start = len(lines)
+                first, *rest = chunk.split(b"\n")
+                lines[-1] += first
+                lines += rest
+                _check_text(lines[start - 1 :], start, path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    data = b"\n".join(lines)
+    try:
+        return data.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {number}: not text", "UTF-8", f"byte 0x{data[error.start]:02x}") from error
+
+
+def _check_text(lines: list[bytes], start: int, path: Path) -> None:
+    """Raises UserError for the first of the lines, numbered from `start`, that no text file of ours has."""
+    if max(map(len, lines)) <= MAX_LINE and not any(b"\0" in line or line[:2] == b"\x1f\x8b" for line in lines):
+        return
+    for number, line in enumerate(lines, start):
+        if line[:2] == b"\x1f\x8b":
+            raise UserError(f"{path}, line {number}: not text", "an unpacked file", "gzip data (gunzip it first)")
+        if b"\0" in line:
+            raise UserError(f"{path}, line {number}: not text", "UTF-8", "a NUL byte: a binary or UTF-16 file")
+        if len(line) > MAX_LINE:
+            raise UserError(f"{path}, line {number}: line too long", f"at most {MAX_LINE:,} bytes", f"{len(line):,}+")
+
+
+def _columns(
+    lines: list[str],
+    numbers: list[int],
+    names: tuple[str, ...],
+    delimiter: str | None,
+    path: Path,
+) -> dict[str, list[str]]:
+    """The cells of the lines `numbers`, by column; in blocks, since a list for every line of a large file is memory."""
+    columns: list[list[str]] = [[] for _ in names]
+    for start in range(0, len(numbers), BLOCK):
+        block = numbers[start : start + BLOCK]
+        rows = [_split(lines[number - 1], delimiter) for number in block]
+        for number, row in zip(block, rows, strict=True):
+            if len(row) != len(names):
+                what = "truncated" if number == numbers[-1] else "bad"
+                expected = f"{len(names)} columns ({' '.join(names)})"
+                raise UserError(f"{path}, line {number}: {what} line", expected, len(row))
+        for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+            few = 2 * len(set(values)) < len(values)  # one string for each codec, not one for each line
+            column.extend(map(sys.intern, values) if few else values)
+    return dict(zip(names, columns, strict=True))
+
+
+def _form(first: str, path: Path) -> tuple[str | None, tuple[str, ...] | None]:
+    """(delimiter, our column names) by the first line: comma, tab under a header, None for any blanks."""
+    for delimiter in (",", "\t", None):
+        if names := _header(first.split(delimiter), path):
+            return delimiter, names
+    return ("," if "," in first else None), None
+
+
+def _split(line: str, delimiter: str | None) -> list[str]:
+    if delimiter is None:
+        return line.split()
+    return [value.strip() for value in next(csv.reader([line.replace("\r", " ")], delimiter=delimiter))]
+
+
+def _header(cells: list[str], path: Path) -> tuple[str, ...] | None:
+    """Our names of the columns if the cells are a header, which always names the utterance column."""
+    plain = [cell.strip().strip('"').lower().replace("-", "_") for cell in cells]
+    names = tuple(_HEADER.get(name, name) for name in plain)
+    if "utt_id" not in names:
+        return None
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}, line 1: two columns mean the same", "one each", " ".join(cells))
+    return names
+
+
+def numbers(table: Table, name: str) -> np.ndarray:
+    """A column as finite float64. Raises UserError at the first cell that is none."""
+    column = table.columns[name]
+    try:
+        values = np.array(column, dtype=np.float64)
+    except ValueError:
+        values = np.array([_number(cell) for cell in column])
+    bad = ~np.isfinite(values)
+    if "_" in "".join(column):  # Python reads 1_000 as a number
+        bad |= np.array(["_" in cell for cell in column])
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise table.error(row, f"bad {name}", "a finite number", repr(column[row]))
+    return values
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,190 @@
+"""FRR and FAR at every threshold and at one: the DET curve, EER, ROCCH-EER, AUC, and decisions. Arrays in, numbers out.
+
+A higher score means more bona fide. Rates are fractions: FRR (P_miss) of the bona fide trials is rejected, FAR (P_fa)
+of the spoof trials is accepted. Everything is float64 and takes O(n log n).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from common.errors import UserError
+
+
+class Rates(NamedTuple):
+    """Error rates at every operating point, accept-all first: `frr` rises 0 → 1, `far` falls 1 → 0; each (N+1,)."""
+
+    frr: np.ndarray
+    far: np.ndarray
+
+
+class Ranking:
+    """Trials sorted once, so that their error rates under any trial weights cost one pass.
+
+    Ties stand as in the challenge's own code: bona fide before spoof, a stable sort. Among equal scores the curve thus
+    goes through points that no threshold realises; the official EER is defined on them, AUC is not (`ends`).
+    """
+
+    def __init__(self, score: np.ndarray, is_bonafide: np.ndarray, among: np.ndarray | None = None):
+        """score (N,), is_bonafide (N,) bool; only trials `among` (N,) bool. Raises UserError for what has no curve."""
+        among = np.ones(len(score), dtype=bool) if among is None else among
+        counts = np.bincount(is_bonafide[among], minlength=2)
+        if not counts.all():
+            raise UserError(
+                "error rates need both classes",
+                "bona fide and spoof scores",
+                f"{counts[1]} bona fide and {counts[0]} spoof",
+            )
+        if not np.isfinite(score).all():
+            raise UserError("cannot rank scores", "finite numbers", f"{(~np.isfinite(score)).sum()} NaN or infinite")
+        official = np.concatenate((np.flatnonzero(among & is_bonafide), np.flatnonzero(among & ~is_bonafide)))
+        self.order = official[np.argsort(score[official], kind="stable")]
+        self.score = score[self.order]
+        self.is_bonafide = is_bonafide[self.order]
+        lower, upper = self.score[:-1], self.score[1:]
+        self.ends = np.flatnonzero(np.concatenate(([True], lower < upper, [True])))
+        # Only between a spoof and the next bona fide trial can a cost c·frr + c'·far be least.
+        turns = ~self.is_bonafide[:-1] & self.is_bonafide[1:]
+        self.corners = np.flatnonzero(np.concatenate(([True], turns, [True])))
+
+    def rates(self, weights: np.ndarray | None = None) -> Rates:
+        """The curve; `weights` (N,) count each trial so many times: whole numbers, which float64 adds exactly."""
+        counts = np.ones(len(self.order)) if weights is None else weights[self.order]
+        rejected = np.cumsum(counts * self.is_bonafide)
+        rejected_spoof = np.cumsum(counts) - rejected
+        frr = np.concatenate(([0.0], rejected / rejected[-1]))
+        far = np.concatenate(([1.0], (rejected_spoof[-1] - rejected_spoof) / rejected_spoof[-1]))
+        return Rates(frr, far)
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """(N+1,): point i rejects scores up to and including threshold i; the first lies 0.001 below all scores."""
+        return np.concatenate(([self.score[0] - 0.001], self.score))
+
+
+def _rank(bonafide: np.ndarray, spoof: np.ndarray) -> Ranking:
+    score = np.concatenate((bonafide, spoof)).astype(np.float64)
+    return Ranking(score, np.arange(len(score)) < len(bonafide))
+
+
+class DetCurve(NamedTuple):
+    """`frr`, `far`, `thresholds`, each (N+1,)."""
+
+    frr: np.ndarray
+    far: np.ndarray
+    thresholds: np.ndarray
+
+
+def compute_det_curve(bonafide: np.ndarray, spoof: np.ndarray) -> DetCurve:
+    """The official DET curve of bona fide (B,) and spoof (S,) scores; N = B + S.
+
+    Source: the ASVspoof 2019 evaluation package. Raises UserError when a class is empty or a score is not finite.
+    """
+    ranking = _rank(bonafide, spoof)
+    return DetCurve(*ranking.rates(), ranking.thresholds)
+
+
+class EER(NamedTuple):
+    """`eer` is a fraction; at `threshold` scores up to and including it are rejected."""
+
+    eer: float
+    threshold: float
+
+
+def compute_eer(bonafide: np.ndarray, spoof: np.ndarray) -> EER:
+    """The official equal error rate: the mean of FRR and FAR at the first point where they are closest.
+
+    Source: the ASVspoof 2019 evaluation package; the same in 2021 and 5. Its resolution is that of the smaller class.
+    """
+    frr, far, thresholds = compute_det_curve(bonafide, spoof)
+    point = np.argmin(np.abs(frr - far))
+    return EER(float(frr[point] + far[point]) / 2, float(thresholds[point]))
+
+
+def eer_at(frr: np.ndarray, far: np.ndarray) -> float:
+    point = np.argmin(np.abs(frr - far))
+    return float(frr[point] + far[point]) / 2
+
+
+def compute_rocch_eer(bonafide: np.ndarray, spoof: np.ndarray) -> float:
+    """The EER of the ROC convex hull: the least EER of any rule that randomises between thresholds.
+
+    Unlike the official EER it depends neither on the order of ties nor on how often each trial is repeated.
+    Source: N. Brümmer, Measuring, refining and calibrating speaker and language information extracted from speech (PhD
+    thesis, Stellenbosch 2010); N. Brümmer and E. de Villiers, The BOSARIS toolkit, arXiv:1304.2865.
+    """
+    ranking = _rank(bonafide, spoof)
+    frr, far = ranking.rates()
+    return rocch_eer_at(frr[ranking.corners], far[ranking.corners])
+
+
+def rocch_eer_at(frr: np.ndarray, far: np.ndarray) -> float:
+    """Where the lower convex hull of the points crosses frr = far.
+
+    A segment between a point on each side of the diagonal is pulled down to the lowest point parallel to it until none
+    is lower: each step reaches another vertex of the hull, so it ends, usually within ten steps.
+    """
+    above, below = (0.0, 1.0), (1.0, 0.0)  # (frr, far): accept all, reject all
+    while True:
+        normal = (above[1] - below[1], below[0] - above[0])
+        cost = normal[0] * frr + normal[1] * far
+        level = normal[0] * above[0] + normal[1] * above[1]
+        point = np.argmin(cost)
+        if cost[point] >= level * (1 - 1e-12):
+            return float(level / (normal[0] + normal[1]))
+        if frr[point] < far[point]:
+            above = (frr[point], far[point])
+        else:
+            below = (frr[point], far[point])
+
+
+def compute_auc(bonafide: np.ndarray, spoof: np.ndarray) -> float:
+    """Area under the ROC curve: P(a bona fide trial scores above a spoof one), ties counting one half.
+
+    Source: J. A. Hanley and B. J. McNeil, Radiology 143 (1982).
+    """
+    ranking = _rank(bonafide, spoof)
+    frr, far = ranking.rates()
+    return auc_at(frr[ranking.ends], far[ranking.ends])
+
+
+def auc_at(frr: np.ndarray, far: np.ndarray) -> float:
+    return float(np.sum((far[:-1] - far[1:]) * (2 - frr[:-1] - frr[1:])) / 2)
+
+
+class Decisions(NamedTuple):
+    """Counts and rates at one threshold: a trial is accepted as bona fide where its score is above the threshold.
+
+    `confusion` is [[bona fide accepted, bona fide rejected], [spoof accepted, spoof rejected]].
+    """
+
+    threshold: float
+    frr: float
+    far: float
+    accuracy: float
+    f1_bonafide: float  # bona fide as the class to be found
+    f1_spoof: float  # spoof as the class to be found; papers use either
+    confusion: list[list[int]]
+
+
+def decide(bonafide: np.ndarray, spoof: np.ndarray, threshold: float) -> Decisions:
+    """Accept what scores above `threshold`: so the official DET counts, where a threshold's own trial is rejected."""
+    accepted, false_alarms = int(np.sum(bonafide > threshold)), int(np.sum(spoof > threshold))
+    missed, caught = len(bonafide) - accepted, len(spoof) - false_alarms
+    errors = missed + false_alarms
+    return Decisions(
+        threshold=float(threshold),
+        frr=missed / len(bonafide),
+        far=false_alarms / len(spoof),
+        accuracy=(accepted + caught) / (len(bonafide) + len(spoof)),
+        f1_bonafide=2 * accepted / (2 * accepted + errors) if accepted + errors else 0.0,
+        f1_spoof=2 * caught / (2 * caught + errors) if caught + errors else 0.0,
+        confusion=[[accepted, missed], [false_alarms, caught]],
+    )
+
+
+def threshold_at_far(spoof: np.ndarray, target_far: float) -> float:
+    """The lowest threshold at which at most the share `target_far` of spoof trials (S,) scores above it."""
+    allowed = int(np.floor(target_far * len(spoof) + 1e-9))  # 1e-9: 0.29 · 100 is 28.999…
+    descending = np.sort(spoof)[::-1]
+    return float(descending[allowed]) if allowed < len(spoof) else float(np.nextafter(descending[-1], -np.inf))

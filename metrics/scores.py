@@ -1,0 +1,83 @@
+"""Labels, and the scored trials of one system."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.errors import UserError
+
+SPOOF, BONAFIDE = 0, 1  # labels; a score is logits[:, BONAFIDE]
+KEYS = {  # never 0 and 1, which papers use either way
+    **dict.fromkeys(("bonafide", "bona-fide", "bona_fide", "genuine", "human", "real"), True),
+    **dict.fromkeys(("spoof", "fake"), False),
+}
+LISTED = 5  # names shown of a longer list
+
+
+@dataclass
+class Scores:
+    """Scored and labelled trials of one system, in the file's order; N of them."""
+
+    utt_id: np.ndarray  # (N,) str
+    score: np.ndarray  # (N,) float64, higher = more bona fide
+    is_bonafide: np.ndarray  # (N,) bool
+    attack: np.ndarray  # (N,) str, "-" for bona fide and for a spoof of unknown attack
+    groups: dict[str, np.ndarray] = field(default_factory=dict)  # further columns by name, (N,) str: speaker, codec, …
+    asv: dict[str, np.ndarray] = field(default_factory=dict)  # asv_score, sasv_score (N,), if the trials carry them
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.utt_id, self.attack = np.asarray(self.utt_id), np.asarray(self.attack)
+        self.score, self.is_bonafide = np.asarray(self.score, np.float64), np.asarray(self.is_bonafide, bool)
+
+    @property
+    def bonafide(self) -> np.ndarray:
+        """Scores of bona fide trials."""
+        return self.score[self.is_bonafide]
+
+    @property
+    def spoof(self) -> np.ndarray:
+        """Scores of spoof trials."""
+        return self.score[~self.is_bonafide]
+
+    def take(self, rows: np.ndarray) -> "Scores":
+        """These rows (indices or a mask) only, in that order."""
+        return dataclasses.replace(
+            self,
+            utt_id=self.utt_id[rows],
+            score=self.score[rows],
+            is_bonafide=self.is_bonafide[rows],
+            attack=self.attack[rows],
+            groups={name: values[rows] for name, values in self.groups.items()},
+            asv={name: values[rows] for name, values in self.asv.items()},
+        )
+
+    def group(self, name: str) -> np.ndarray:
+        """The column `name` (N,). Raises UserError naming those there are."""
+        columns = {"attack": self.attack, **self.groups}
+        if name not in columns:
+            raise UserError(f"trials have no {name}", " or ".join(columns), f"{name!r} (a --protocol may give it)")
+        return columns[name]
+
+
+def common_trials(first: Scores, second: Scores) -> tuple[Scores, Scores]:
+    """The trials that both have, in one order; `first` itself when they have the same."""
+    position = {name: row for row, name in enumerate(second.utt_id.tolist())}
+    rows = np.array([position.get(name, -1) for name in first.utt_id.tolist()])
+    if (rows < 0).any():
+        first, rows = first.take(rows >= 0), rows[rows >= 0]
+    second = second.take(rows)
+    if (first.is_bonafide != second.is_bonafide).any():
+        row = int(np.argmax(first.is_bonafide != second.is_bonafide))
+        raise UserError("systems cannot be paired", "the same key for each trial", f"two keys of {first.utt_id[row]}")
+    if not first.is_bonafide.any() or first.is_bonafide.all():
+        raise UserError("systems cannot be paired", "common trials of both classes", f"{len(rows)} common trials")
+    return first, second
+
+
+def listing(what: str, names: Sequence[str]) -> list[str]:
+    """A warning `<count> <what>: <the first names>`; none without names."""
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return [f"{len(names):,} {what}: {', '.join(names[:LISTED])}{more}"] if names else []

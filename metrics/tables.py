@@ -1,0 +1,165 @@
+"""Results as text: the report, the comparison of systems, LaTeX rows and CSV."""
+
+import csv
+import textwrap
+from pathlib import Path
+
+from common.files import replacing
+
+LABELS = {  # reported name → its label in tables
+    "eer_percent": "EER %", "rocch_eer_percent": "ROCCH-EER %", "min_tdcf": "min t-DCF 2019",
+    "min_tdcf_2021": "min t-DCF 2021", "auc": "AUC", "min_dcf": "min DCF", "act_dcf": "act DCF", "cllr": "Cllr (bits)",
+}  # fmt: skip
+
+
+def format_report(result: dict, name: str = "", official: bool = False) -> str:
+    """The table for people of an `evaluate` result; `official`: the ASVspoof 2019 package's text report instead."""
+    if official:
+        return _format_official(result)
+    lines = [f"{name or 'scores'}: {result['n_bonafide']:,} bona fide and {result['n_spoof']:,} spoof trials"]
+    for key, label in LABELS.items():
+        if result[key] is not None:
+            lines.append(f"  {label:<16}{result[key]:>12.6f}{_brackets(result.get('intervals', {}).get(key))}")
+    lines += _format_further(result)
+    lines += _format_decisions(result["decisions"])
+    lines += _format_breakdown("attack", result["per_attack"]) if result["per_attack"] else []
+    lines += _format_breakdown(result["group_by"], result["groups"]) if result["groups"] else []
+    return "\n".join(lines)
+
+
+def _brackets(ends: list[float] | None) -> str:
+    return f"   [{ends[0]:.4f} … {ends[1]:.4f}]" if ends else ""
+
+
+def _format_further(result: dict) -> list[str]:
+    """Calibrated costs, the verifier, SASV, and what the intervals are."""
+    lines = []
+    if calibrated := result.get("calibrated"):
+        lines += [
+            f"  calibrated LLR = {calibrated['a']:.6g} · score {calibrated['b']:+.6g}: "
+            f"act DCF {calibrated['act_dcf']:.6f}, Cllr {calibrated['cllr']:.6f} bit"
+        ]
+    if sasv := result["sasv"]:
+        parts = [("a-DCF", sasv["a_dcf"], ""), ("t-EER", sasv["t_eer_percent"], " %")]
+        known = [f"{label} {value:.6f}{unit}" for label, value, unit in parts if value is not None]
+        lines += [f"  SASV: {', '.join(known)}"]
+    if asv := result["asv"]:
+        lines += [
+            f"  ASV check: EER {asv['eer'] * 100:.6f} % at {asv['threshold']:.6f}, "
+            f"where it rejects {asv['p_miss_spoof']:.2%} of spoofs"
+        ]
+    if drawn := result.get("bootstrap"):
+        lines += [
+            f"  […] 95 % bootstrap intervals: {drawn['resamples']:,} resamples by {drawn['unit']} "
+            f"({drawn['n_units']['bonafide']:,} bona fide, {drawn['n_units']['spoof']:,} spoof)"
+        ]
+    return lines
+
+
+def _format_decisions(decisions: list[dict]) -> list[str]:
+    """Rates and counts at each threshold."""
+    lines = [
+        "",
+        f"  {'threshold':<17}{'value':>11}{'accuracy %':>12}{'FRR %':>9}{'FAR %':>9}{'F1 bona fide':>14}"
+        f"{'F1 spoof':>10}",
+    ]
+    for row in decisions:
+        lines.append(
+            f"  {row['at']:<17}{row['threshold']:>11.6g}{row['accuracy'] * 100:>12.4f}{row['frr'] * 100:>9.4f}"
+            f"{row['far'] * 100:>9.4f}{row['f1_bonafide']:>14.4f}{row['f1_spoof']:>10.4f}"
+        )
+        (accepted, missed), (false_alarms, caught) = row["confusion"]
+        lines.append(
+            f"    bona fide: {accepted:,} accepted, {missed:,} rejected; "
+            f"spoof: {false_alarms:,} accepted, {caught:,} rejected"
+        )
+    return lines
+
+
+def _format_breakdown(what: str, rows: dict[str, dict]) -> list[str]:
+    """Per attack or per group: counts, EER with its interval, min t-DCF; – where a class is missing."""
+    width = max(9, *map(len, rows)) + 2
+    counts = ("n",) if what == "attack" else ("n_bonafide", "n_spoof")
+    heads = {"n": "spoof", "n_bonafide": "bona fide", "n_spoof": "spoof"}
+    head = "".join(f"{heads[count]:>10}" for count in counts) + f"{'EER %':>11}{'t-DCF 2019':>12}"
+    if any(row.get("eer_percent_interval") for row in rows.values()):
+        head += "   EER, 95 %"
+    lines = ["", f"  {what:<{width}}{head}"]
+    for name, row in rows.items():
+        cells = "".join(f"{row[count]:>10,}" for count in counts)
+        cells += f"{_cell(row['eer_percent'], '.6f'):>11}{_cell(row['min_tdcf'], '.6f'):>12}"
+        lines.append(f"  {name:<{width}}{cells}{_brackets(row.get('eer_percent_interval'))}")
+    return lines
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _format_official(result: dict) -> str:
+    """The numbers of the organisers' report, in its order and precision."""
+    lines = ["", "CM SYSTEM", f"\tEER\t\t= {result['eer_percent']:12.9f} % (Equal error rate for countermeasure)"]
+    if result["min_tdcf"] is not None:
+        lines += ["", "TANDEM", f"\tmin-tDCF\t\t= {result['min_tdcf']:12.9f}"]
+    lines += ["", "BREAKDOWN CM SYSTEM"]
+    lines += [
+        f"\tEER {name}\t\t= {row['eer_percent']:12.9f} % (Equal error rate for {name})"
+        for name, row in result["per_attack"].items()
+    ]
+    return "\n".join(lines)
+
+
+def format_comparison(results: dict[str, dict], comparisons: list[dict]) -> str:
+    """One line for each system, then the paired tests."""
+    keys = [key for key in LABELS if any(row[key] is not None for row in results.values())]
+    keys.remove("rocch_eer_percent")
+    width = max(6, *map(len, results)) + 1
+    heads = [LABELS[key].removeprefix("min ").removesuffix(" (bits)") for key in keys]
+    lines = [f"{'system':<{width}}" + "".join(f"{head:>11}" for head in heads)]
+    for name, row in results.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{_cell(row[key], '.4f'):>11}" for key in keys))
+    if comparisons:
+        holm = ", p by Holm" if len(comparisons) > 1 else ""
+        lines += ["", f"paired tests on the same resamples of each pair's common trials{holm}:"]
+        lines += [
+            textwrap.fill(comparison["sentence"], 98, initial_indent="  ", subsequent_indent="    ")
+            for comparison in comparisons
+        ]
+    return "\n".join(lines)
+
+
+def format_latex(results: dict[str, dict]) -> str:
+    """Rows for a table: system, EER (%), min t-DCF, then the EER (%) of each attack; the columns in a comment above."""
+    attacks = sorted({attack for result in results.values() for attack in result["per_attack"]})
+    lines = [f"% system & EER (\\%) & min t-DCF{''.join(f' & {attack}' for attack in attacks)} \\\\"]
+    for name, result in results.items():
+        eers = [result["per_attack"].get(attack, {}).get("eer_percent") for attack in attacks]
+        cells = [
+            name.replace("_", "\\_"),
+            f"{result['eer_percent']:.2f}",
+            _cell(result["min_tdcf"], ".4f"),
+            *(_cell(eer, ".2f") for eer in eers),
+        ]
+        lines.append(" & ".join(cells).replace("–", "--") + " \\\\")
+    return "\n".join(lines)
+
+
+def write_csv(path: str | Path, results: dict[str, dict]) -> None:
+    """One row for each system's pooled trials, each attack and each group; full precision."""
+    heads = ["system", "condition", "n_bonafide", "n_spoof", *LABELS, "eer_percent_low", "eer_percent_high"]
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, heads, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        for name, result in results.items():
+            shared = {"system": name, "n_bonafide": result["n_bonafide"]}
+            pooled = with_interval(result)
+            attacks = {attack: {**row, "n_spoof": row["n"]} for attack, row in result["per_attack"].items()}
+            for condition, row in {"pooled": pooled, **attacks, **result["groups"]}.items():
+                low, high = row.get("eer_percent_interval") or (None, None)
+                ends = {"eer_percent_low": low, "eer_percent_high": high}
+                table.writerow({**shared, **row, **ends, "condition": condition})
+
+
+def with_interval(result: dict) -> dict:
+    """The pooled result in the form of a `per_attack` row."""
+    return {**result, "eer_percent_interval": result.get("intervals", {}).get("eer_percent")}

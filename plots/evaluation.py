@@ -1,0 +1,52 @@
+"""The seven figures of an evaluation, written into one folder."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from metrics.error_rates import compute_det_curve
+from metrics.scores import Scores
+from metrics.tables import with_interval
+from plots.det_roc import det_curve, roc_curve
+from plots.scores import attack_eer, confusion_matrix, score_boxes, score_distributions, score_scatter
+from plots.style import write_figure
+
+
+def draw(
+    results: dict[str, dict], systems: dict[str, Scores], directory: str | Path, own: Sequence[str] | None = None
+) -> list[Path]:
+    """Draw the seven figures of `evaluate` results into `directory`; the systems share DET, ROC and attack figures.
+
+    The other four are drawn for each system, or for those named in `own`. Returns the files written.
+    """
+    curves = {name: compute_det_curve(scores.bonafide, scores.spoof)[:2] for name, scores in systems.items()}
+    figures = {
+        "det": det_curve(curves, {name: result["eer_percent"] / 100 for name, result in results.items()}),
+        "roc": roc_curve(curves, {name: result["auc"] for name, result in results.items()}),
+        "attack_eer": attack_eer({name: _attack_eers(result) for name, result in results.items()}),
+    }
+    own = list(systems) if own is None else own
+    for name in own:
+        scores = systems[name]
+        suffix = "_" + re.sub(r"[^\w.-]+", "_", name) if len(own) > 1 else ""
+        threshold = results[name]["eer_threshold"]
+        attacks = {attack: scores.score[scores.attack == attack] for attack in results[name]["per_attack"]}
+        groups = {"bona fide": scores.bonafide} | (attacks or {"spoof": scores.spoof})
+        figures |= {
+            f"score_distributions{suffix}": score_distributions(scores.bonafide, scores.spoof, threshold),
+            f"confusion{suffix}": confusion_matrix(results[name]["decisions"][0]["confusion"], threshold),
+            f"score_scatter{suffix}": score_scatter(scores.score, scores.is_bonafide, threshold),
+            f"score_boxes{suffix}": score_boxes(groups, threshold),
+        }
+    return [file for stem, figure in figures.items() for file in write_figure(figure, Path(directory) / stem)]
+
+
+def _attack_eers(result: dict) -> dict[str, tuple[float, float | None, float | None]]:
+    """(EER, low, high) of each attack, or of all spoofs together where attacks are unknown; fractions."""
+    rows = result["per_attack"] or {"pooled": with_interval(result)}
+    return {
+        attack: (row["eer_percent"] / 100, *(end / 100 for end in row["eer_percent_interval"]))
+        if row.get("eer_percent_interval")
+        else (row["eer_percent"] / 100, None, None)
+        for attack, row in rows.items()
+    }

@@ -1,0 +1,165 @@
+"""The look of every figure: sizes, colours, dashes and markers, axes, legends, and `write_figure` (PNG and PDF)."""
+
+import textwrap
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.files import replacing
+
+if TYPE_CHECKING:  # matplotlib is imported where it is used, so that imports of this file are quick
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
+
+WIDTH, TWO_COLUMNS = 3.4, 7.0  # inches: one column of a two-column paper; both
+SMALL, TEXT = 7, 8  # points: ticks and legends; axis labels
+LINE = 0.14  # inches: one line of SMALL text with its spacing
+# Okabe–Ito without yellow, which is lost on white. Seven colours against eight dashes, markers and hatches: 56 systems
+# until a pair comes back.
+COLOURS = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#D55E00", "#009E73", "#CC79A7")
+DASHES = ("-", *((0, gaps) for gaps in ((5, 1), (1, 1), (5, 1, 1, 1), (9, 3), (2.5, 1), (1, 2.5), (4, 1, 1, 1, 1, 1))))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+HATCHES = ("", "/////", "", ".....", "\\\\\\\\\\", "xxxxx", "|||||", "-----")
+MISSING = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 3}
+BONAFIDE, SPOOF = "#0072B2", "#E69F00"  # dark and light: they stay apart in grey
+DOT = {"linestyle": "none", "markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.4}
+# Histograms of bona fide and spoof: hatched or filled, not both, as over a translucent fill PDF loses the hatch.
+CLASSES = (
+    {"facecolor": (BONAFIDE, 0.4), "edgecolor": BONAFIDE},
+    {"facecolor": "none", "edgecolor": SPOOF, "hatch": "//////"},
+)
+SCORE = "Score (higher = more bona fide)"
+_saving = threading.Lock()  # rc_context is global: two threads inside it could leave its settings behind
+
+
+def write_figure(figure: "Figure", stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """Write `<stem>.<format>` for each format, whole or not at all; the same figure gives the same bytes.
+
+    PNG has 300 dots per inch; PDF embeds TrueType fonts (type 42), as publishers ask. Raises UserError.
+    """
+    import matplotlib
+
+    undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    settings = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "plots"}
+    paths = [Path(stem).with_name(f"{Path(stem).name}.{kind}") for kind in formats]  # a stem may have dots of its own
+    for kind, path in zip(formats, paths, strict=True):
+        with replacing(path) as temporary, _saving, matplotlib.rc_context(settings):
+            figure.savefig(temporary, format=kind, dpi=300, metadata=undated.get(kind))
+    return paths
+
+
+def new_figure(height: float, xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
+    """A one-column figure, `height` inches high until it gets a legend, with dressed axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), dpi=200, layout="constrained")
+    axes = figure.add_subplot()
+    dress(axes, xlabel, ylabel)
+    return figure, axes
+
+
+def dress(axes: "Axes", xlabel: str, ylabel: str) -> None:
+    axes.set_xlabel(xlabel, fontsize=TEXT)
+    axes.set_ylabel(ylabel, fontsize=TEXT)
+    axes.tick_params(which="both", labelsize=SMALL, width=0.6, length=2.5)
+    axes.grid(color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_linewidth(0.6)
+        spine.set_visible(side in ("left", "bottom"))
+
+
+def add_legend(figure: "Figure", handles: Sequence["Artist"], labels: Sequence[str], columns: int = 1) -> None:
+    """A legend above the axes, where it covers no data; the figure grows by its lines."""
+    wrapped = [textwrap.fill(plain(label), 44) for label in labels]
+    lines = sum(label.count("\n") + 1 for label in wrapped)
+    figure.set_figheight(figure.get_figheight() + LINE * -(-lines // columns) + 0.08)
+    figure.legend(
+        handles,
+        wrapped,
+        loc="outside upper left",
+        ncols=columns,
+        fontsize=SMALL,
+        frameon=False,
+        handlelength=2.6,
+        labelspacing=0.3,
+        borderaxespad=0.1,
+    )
+
+
+def line_key(**look) -> "Artist":
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **look)
+
+
+def patch_key(**look) -> "Artist":
+    from matplotlib.patches import Patch
+
+    return Patch(**look)
+
+
+def stroke(index: int, marker: bool = False) -> dict:
+    """How curve `index` looks; with `marker` also the point on it."""
+    look = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)], "linewidth": 1.1}
+    if marker:
+        look |= {
+            "marker": MARKERS[index % len(MARKERS)],
+            "markersize": 5,
+            "markeredgecolor": "black",
+            "markeredgewidth": 0.5,
+        }
+    return look
+
+
+def add_threshold(draw_line: Callable, threshold: float, handles: list, labels: list) -> None:
+    """Draw the threshold with `draw_line` and add it to the legend; one that accepts all or none has no place."""
+    look = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 0.9}
+    if np.isfinite(threshold):
+        draw_line(threshold, **look)
+    handles.append(line_key(**look))
+    labels.append(f"threshold {threshold:.4g}" + ("" if np.isfinite(threshold) else " (not drawn)"))
+
+
+def inner_range(ordered: np.ndarray) -> list[float]:
+    """The ends of `ordered` scores; nearer ones if those would squeeze the middle 99 % into a twentieth of the axis."""
+    quartiles = np.quantile(ordered, [0.25, 0.75])  # for a handful of scores, whose 99 % is all or next to nothing
+    low = min(np.quantile(ordered, 0.005, method="higher"), quartiles[0])
+    high = max(np.quantile(ordered, 0.995, method="lower"), quartiles[1])
+    if ordered[-1] - ordered[0] > 20 * (high - low) > 0:
+        return [max(ordered[0], low - 0.3 * (high - low)), min(ordered[-1], high + 0.3 * (high - low))]
+    return [ordered[0], ordered[-1]]
+
+
+def name_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Put `names` beside rows 0, 1, … from the top down; long ones lose their middle."""
+    axes.set_yticks(range(len(names)), [plain(shorten(name, 24)) for name in names])
+    axes.set(ylim=(len(names) - 0.4, -0.6))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+
+
+def whole_numbers() -> "Locator":
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+
+
+def shorten(text: str, length: int) -> str:
+    """`text` without its middle if it is longer than `length`."""
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
+
+
+def plain(name: str) -> str:
+    """`name` as matplotlib shows it letter for letter: no mathematics between dollars."""
+    return name.replace("$", r"\$")
+
+
+def format_percent(fraction: float) -> str:
+    percent = 100 * fraction
+    return f"{percent:.2g}" if 0 < percent < 0.01 else f"{percent:.2f}"
