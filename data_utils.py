@@ -340,6 +340,7 @@ def tolerant_loader(partition: Partition, length: int, num_workers: int, batches
 def main() -> int:
     """`check`: print the doctor's report; exit code 1 if there are problems."""
     from corpora import check as doctor
+    from corpora.open import open_all_partitions
     from plots.style import write_figure
 
     parser = Parser(description=__doc__)
@@ -355,7 +356,7 @@ def main() -> int:
         raise UserError("--figure", "a name that ends in .png, .pdf or .svg", options.figure)
     if options.num_workers < 0:
         raise UserError("--num_workers", "0 or more", options.num_workers)
-    report = doctor.examine(doctor.open_partitions(options.path), options.num_workers)
+    report = doctor.examine(open_all_partitions(options.path), options.num_workers)
     print(doctor.format_report(report))
     if options.json:
         write_text(options.json, json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")

@@ -24,8 +24,9 @@ from common.command import run
 from common.processes import Processes
 from common.schema import require
 from config import Config, load_config
+from corpora.open import open_partition
 from corpora.packed import Packed
-from corpora.trials import Partition, gather
+from corpora.trials import Partition
 from metrics.error_rates import compute_eer
 from metrics.score_files import read_scores
 from training.run import Data, Place, Training
@@ -49,7 +50,7 @@ def variants(config: Config) -> dict[str, tuple[Config, str | None]]:
         found[f"no {name}"] = (replace(config, augmentation=kept), None)
     found["no vocoders"] = (replace(config, vocode=()), None)
     found["no augmentation"] = (replace(config, augmentation=(), vocode=()), None)
-    train = gather(config.database_path, config.track, "train")
+    train = open_partition(config.database_path, config.track, "train")
     found |= {f"no {source}": (config, source) for source in sorted({trial.source for trial in train.trials})}
     return found
 
@@ -148,7 +149,8 @@ def main() -> None:
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(job, todo))
-    seen = {trial.attack for trial in gather(config.database_path, config.track, "train").trials} | set(config.vocode)
+    train = open_partition(config.database_path, config.track, "train")
+    seen = {trial.attack for trial in train.trials} | set(config.vocode)
     for number, name in enumerate(names):
         rows = {seed: measure(scores_of(args, name, seed), args.set, seen) for seed in args.seeds}
         columns = {key: statistics({seed: row[key] for seed, row in rows.items()}) for key in rows[args.seeds[0]]}

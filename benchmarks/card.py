@@ -22,7 +22,8 @@ from audio import SAMPLE_RATE
 from audio.augmentation import build
 from audio.chunks import fit
 from common.command import run
-from corpora.trials import Partition, open_corpus
+from corpora.open import open_data_set
+from corpora.trials import Partition
 from metrics.bootstrap import add_intervals, bootstrap
 from metrics.error_rates import compute_eer, threshold_at_far
 from metrics.evaluate import evaluate
@@ -212,9 +213,9 @@ def main() -> None:
     os.environ.setdefault("AASIST_WEIGHTS", str(args.weights.resolve()))
     partitions = {}
     for title, (name, part) in SETS.items():
-        partitions[title] = open_corpus(name.format(data=args.data)).partition(part)
+        partitions[title] = open_data_set(name.format(data=args.data)).partition(part)
     train = [
-        t for name in ("mixed", "LA_mini") for t in open_corpus(f"2019:{args.data}/{name}").partition("train").trials
+        t for name in ("mixed", "LA_mini") for t in open_data_set(f"2019:{args.data}/{name}").partition("train").trials
     ]
     dev = partitions["mixed dev"]
     waveforms = [dev.waveform(index) for index in range(len(dev.trials))]

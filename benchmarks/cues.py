@@ -21,7 +21,7 @@ from audio import SAMPLE_RATE
 from common.command import run
 from config import load_config
 from corpora.check import Cue, listen, measure_cues
-from corpora.trials import gather
+from corpora.open import open_partition
 from data_utils import train_loader, with_pack
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "shipped.conf")
     config = load_config(parser.parse_args().config)
     plain = replace(config, augmentation=(), vocode=(), balance=())
-    train, length = gather(config.database_path, config.track, "train"), config.model_config["nb_samp"]
+    train, length = open_partition(config.database_path, config.track, "train"), config.model_config["nb_samp"]
     partitions = [with_pack(p, config, torch.device("cpu")) for p in (train, train.with_vocoded(config.vocode))]
     found = [cues(p, length, c) for p, c in zip(partitions, (plain, config), strict=True)]
     print("| cue of a crop | as recorded | as trained on |\n|---|---|---|")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from config import load_config, save_config
-from corpora.trials import each_eval, open_corpus
+from corpora.open import open_data_set, open_eval_sets
 from data_utils import score_loader
 from metrics.error_rates import compute_eer
 from scoring.detector import Detector
@@ -85,8 +85,8 @@ def untuned(args, name: str) -> dict[str, dict[int, float]]:
     config = load_config(ROOT / "config" / f"{MODELS[name][0]}.conf")
     config = replace(config, model_config=config.model_config | {"nb_samp": args.samples}, num_workers=0)
     detector = Detector(TorchEngine(load_initial(config, str(args.weights / f"{name}.pth")), torch.device("cpu")))
-    corpus, found = open_corpus(args.data), {}
-    for partition in (corpus.partition("dev"), corpus.partition("eval"), *each_eval(args.eval_sets, "LA")):
+    corpus, found = open_data_set(args.data), {}
+    for partition in (corpus.partition("dev"), corpus.partition("eval"), *open_eval_sets(args.eval_sets, "LA")):
         scores, is_bonafide = detector.score(score_loader(partition, args.samples, config)), partition.is_bonafide()
         found[partition.name] = {0: 100 * compute_eer(scores[is_bonafide], scores[~is_bonafide])[0]}
     return found

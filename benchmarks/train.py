@@ -46,7 +46,7 @@ from audio.chunks import fit
 from common.pool import map_in_order
 from config import Config, load_config
 from corpora import packed
-from corpora.trials import Corpus
+from corpora.asvspoof import ASVspoof2019
 from data_utils import Order, score_loader, train_loader, with_pack
 from models import build_model
 from scoring.detector import Detector
@@ -98,7 +98,7 @@ def make_data(args: argparse.Namespace) -> None:
     for name, size in (("train", args.train), ("dev", args.dev)):
         utt_ids = [f"LA_{name[0].upper()}_{1_000_000 + i}" for i in range(size)]
         lines = [f"LA_0001 {u} - {'A01 spoof' if i % 10 else '- bonafide'}\n" for i, u in enumerate(utt_ids)]
-        Corpus(config.database_path[0], "LA").protocol(name).write_text("".join(lines))
+        ASVspoof2019(config.database_path[0], "LA").protocol(name).write_text("".join(lines))
         make_pack(packed.pack_path(args.folder / "packed", f"LA_{name}", utt_ids), utt_ids)
         every = lengths(size)
         files = [(args.folder / "audio" / f"{utt_ids[i]}{SUFFIX}", i, every[i]) for i in read[name]]
@@ -162,7 +162,7 @@ class Loop:
         seed_everything(self.config)
         self.model = build_model(self.config.model_config).to(self.device)
         self.length, self.steps_per_epoch = self.model.nb_samp, args.train // args.batch_size
-        corpus = Corpus(self.config.database_path[0], "LA")
+        corpus = ASVspoof2019(self.config.database_path[0], "LA")
         self.train, self.dev = corpus.partition("train"), corpus.partition("dev")
         self.order = Order(self.train.trials, self.config)
         self.done = 0

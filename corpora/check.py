@@ -26,7 +26,7 @@ from audio.errors import AudioError
 from audio.levels import FRAME_SAMPLES
 from common.pool import map_in_order
 from corpora import packed
-from corpora.trials import MAX_NAMED, Partition, gather, open_corpus
+from corpora.trials import MAX_NAMED, Partition
 from metrics.error_rates import Ranking
 from metrics.scores import BONAFIDE
 from plots.datasets import PartitionSummary, data_set_report
@@ -270,16 +270,6 @@ class Report:
         partitions = {facts.name: facts.to_dict() for facts in self.partitions}
         findings = [asdict(finding) for finding in self.findings]
         return {"problems": len(self.problems), "partitions": partitions, "findings": findings}
-
-
-def open_partitions(names: Sequence[str], track: str = "LA") -> list[Partition]:
-    """All partitions of the data sets `KIND:PATH`, several data sets gathered. Raises UserError.
-
-    Where there is a partition `all`, the others are parts of it: of one data set it alone is taken, of several never.
-    """
-    there = dict.fromkeys(name for each in names for name in open_corpus(each, track).partitions)
-    alone = len(names) == 1 and "all" in there
-    return [gather(names, track, name) for name in there if (name == "all") == alone]
 
 
 def examine(partitions: Sequence[Partition], workers: int) -> Report:

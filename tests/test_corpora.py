@@ -11,7 +11,9 @@ from conftest import assert_user_error, events, mini, run_command, scored, the_r
 from forks import Command
 
 from common.errors import UserError
-from corpora.trials import KINDS, Corpus, Trial, each_eval, gather, open_corpus
+from corpora.asvspoof import ASVspoof2019
+from corpora.open import KINDS, open_data_set, open_eval_sets, open_partition
+from corpora.trials import Trial
 from data_utils import preflight
 from training.log import Log
 
@@ -183,7 +185,7 @@ def test_every_kind_has_a_sample():
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_the_published_layout(kind, tmp_path):
     make, expected, title = PUBLISHED[kind]
-    corpus = open_corpus(f"{kind}:{make(tmp_path / 'set')}")
+    corpus = open_data_set(f"{kind}:{make(tmp_path / 'set')}")
     assert (corpus.partitions, corpus.title) == (tuple(expected), title)
     for name, trials in expected.items():
         partition = corpus.partition(name)
@@ -202,7 +204,7 @@ def test_the_published_layout(kind, tmp_path):
             preflight([partition], "LA")
         if kind not in ("folder", "wavefake"):  # in which a file that is gone is no trial
             with pytest.raises(UserError, match=f"{name} lacks audio"):
-                preflight([open_corpus(f"{kind}:{corpus.root}").partition(name)], "LA")
+                preflight([open_data_set(f"{kind}:{corpus.root}").partition(name)], "LA")
         touch(partition.path(trials[0]).parent, partition.path(trials[0]).name)
     for name in {"train", "dev", "eval"} - expected.keys():
         with pytest.raises(UserError, match=f"no {name} partition in .* expected {' or '.join(expected)}"):
@@ -210,20 +212,22 @@ def test_the_published_layout(kind, tmp_path):
 
 
 def test_further_columns_are_groups(tmp_path):
-    groups = open_corpus(f"2021:{make_2021_la(tmp_path / 'a')}").partition("eval").groups
+    groups = open_data_set(f"2021:{make_2021_la(tmp_path / 'a')}").partition("eval").groups
     assert {name: column.tolist() for name, column in groups.items()} == {
         "codec": ["alaw", "g722"],
         "transmission": ["ita_tx", "loc_tx"],
         "trim": ["notrim", "notrim"],
         "subset": ["eval", "eval"],
     }
-    assert open_corpus(f"asvspoof5:{make_5(tmp_path / 'b')}").partition("eval").groups["codec"].tolist() == ["C05", "-"]
-    assert open_corpus(f"csv:{make_csv(tmp_path / 'c')}").partition("dev").groups["device"].tolist() == ["desk"] * 2
+    groups = open_data_set(f"asvspoof5:{make_5(tmp_path / 'b')}").partition("eval").groups
+    assert groups["codec"].tolist() == ["C05", "-"]
+    groups = open_data_set(f"csv:{make_csv(tmp_path / 'c')}").partition("dev").groups
+    assert groups["device"].tolist() == ["desk"] * 2
 
 
 def test_asv_scores_come_with_their_partition(tiny_corpus, tmp_path):
-    scores = Corpus(tiny_corpus).partition("eval").asv_scores()
-    assert scores is not None and Corpus(tiny_corpus).partition("train").asv_scores() is None
+    scores = ASVspoof2019(tiny_corpus).partition("eval").asv_scores()
+    assert scores is not None and ASVspoof2019(tiny_corpus).partition("train").asv_scores() is None
     root = make_2021_la(tmp_path)
     folder = root / "keys" / "LA" / "ASV"
     rows = [("bonafide", "target", 5.0), ("bonafide", "nontarget", -3.0), ("A07", "spoof", 4.0)]
@@ -232,7 +236,7 @@ def test_asv_scores_come_with_their_partition(tiny_corpus, tmp_path):
     write(
         folder / "ASVTorch_Kaldi" / "score.txt", "".join(f"LA_0009 LA_E_{i} {row[2]}\n" for i, row in enumerate(rows))
     )
-    assert open_corpus(f"2021:{root}").partition("eval").asv_scores().target.tolist() == [5.0]
+    assert open_data_set(f"2021:{root}").partition("eval").asv_scores().target.tolist() == [5.0]
 
 
 @pytest.mark.parametrize(("words", "other"), [(("genuine", "SPOOF"), None), (("Human", "fake"), "notes")])
@@ -240,7 +244,7 @@ def test_folders_of_classes_in_other_words(tmp_path, words, other):
     touch(tmp_path, f"{words[0]}/deep/er/1.WAV", f"{words[1]}/1.flac", f"{words[1]}/.DS_Store")
     if other:
         touch(tmp_path, f"{other}/2.wav")
-    trials = open_corpus(f"folder:{tmp_path}").partition("eval").trials
+    trials = open_data_set(f"folder:{tmp_path}").partition("eval").trials
     assert {(trial.utt_id, trial.key) for trial in trials} == {
         (f"{words[0]}/deep/er/1.WAV", "bonafide"),
         (f"{words[1]}/1.flac", "spoof"),
@@ -250,10 +254,10 @@ def test_folders_of_classes_in_other_words(tmp_path, words, other):
 def test_a_folder_with_labels_may_say_partitions(tmp_path):
     write(tmp_path / "labels.csv", "file,label\nx/1.wav,spoof\n2,bonafide\n")
     touch(tmp_path, "x/1.wav", "y/z/2.ogg")
-    partition = open_corpus(f"folder:{tmp_path}").partition("eval")
+    partition = open_data_set(f"folder:{tmp_path}").partition("eval")
     assert [partition.path(trial) for trial in partition.trials] == [tmp_path / "x/1.wav", tmp_path / "y/z/2.ogg"]
     write(tmp_path / "labels.csv", "file,label,split\nx/1.wav,spoof,test\n2,bonafide,val\n")
-    assert open_corpus(f"folder:{tmp_path}").partitions == ("dev", "eval")
+    assert open_data_set(f"folder:{tmp_path}").partitions == ("dev", "eval")
 
 
 # ------------------------------------------------------------------------------------------------------------- ugly
@@ -268,7 +272,7 @@ def test_a_folder_with_labels_may_say_partitions(tmp_path):
             "path,label\na.wav,spoof\na.wav,real\n",
             "line 3: duplicate trial — expected each once, found a.wav also on line 2",
         ),
-        ("path,label\na.wav,spoof\n./a.wav,real\n", r"one file stands twice .* a.wav and ./a.wav"),
+        ("path,label\na.wav,spoof\n./a.wav,real\n", r"one file is listed twice .* a.wav and ./a.wav"),
         ("path,label\na.wav,spoof\n\nb.wav,1\n", "line 4: unknown key — expected bonafide or spoof, found '1'"),
         ("path,label\na.wav,spoof,x\n", r"line 2: truncated line — expected 2 columns \(utt_id key\), found 3"),
         ("a.wav,spoof,x\n", "line 1: no protocol line — expected columns: 2 .*, found 3"),
@@ -284,11 +288,11 @@ def test_a_folder_with_labels_may_say_partitions(tmp_path):
 )
 def test_bad_lists(tmp_path, text, words):
     with pytest.raises(UserError, match=words):
-        open_corpus(f"csv:{write(tmp_path / 'list.csv', text)}").partition("eval")
+        open_data_set(f"csv:{write(tmp_path / 'list.csv', text)}").partition("eval")
 
 
 def test_a_list_needs_no_header(tmp_path):
-    corpus = open_corpus(f"csv:{write(tmp_path / 'list.csv', HEADLESS)}")
+    corpus = open_data_set(f"csv:{write(tmp_path / 'list.csv', HEADLESS)}")
     assert [trial[::3] for trial in corpus.partition("eval").trials] == [("b.wav", "spoof"), ("a.wav", "bonafide")]
 
 
@@ -298,7 +302,7 @@ HEADLESS = "b.wav,fake\r\na.wav,genuine\r\n"
 @pytest.mark.parametrize("kind", ["2021", "asvspoof5", "itw"])
 def test_bad_lines_have_their_number(kind, tmp_path):
     root = PUBLISHED[kind][0](tmp_path)
-    labels = open_corpus(f"{kind}:{root}").labels
+    labels = open_data_set(f"{kind}:{root}").labels
     good = labels.read_text().rstrip().split("\n")
     name = "train" if kind == "asvspoof5" else "eval"
     for lines, words in (
@@ -312,16 +316,16 @@ def test_bad_lines_have_their_number(kind, tmp_path):
     ):
         labels.write_text("\n".join(lines))
         with pytest.raises(UserError, match=f"{labels}, {words}"):
-            open_corpus(f"{kind}:{root}").partition(name)
+            open_data_set(f"{kind}:{root}").partition(name)
     labels.write_text("\ufeff" + "\r\n".join(good))
-    assert len(open_corpus(f"{kind}:{root}").partition(name).trials) == len(PUBLISHED[kind][1][name])
+    assert len(open_data_set(f"{kind}:{root}").partition(name).trials) == len(PUBLISHED[kind][1][name])
 
 
 def test_two_files_of_one_utterance(tmp_path):
     root = make_5(tmp_path)
     touch(root, "flac_T/T_0000000007.flac")
     with pytest.raises(UserError, match=r"two files of T_0000000007 .*flac_T/T_.* and .*flac_T_ab"):
-        open_corpus(f"asvspoof5:{root}").partition("train")
+        open_data_set(f"asvspoof5:{root}").partition("train")
 
 
 def test_labels_of_others_do_not_lead_out_of_the_data_set(tmp_path):
@@ -329,7 +333,7 @@ def test_labels_of_others_do_not_lead_out_of_the_data_set(tmp_path):
     secret = touch(tmp_path, "secret.wav") / "secret.wav"
     for name in ("../../secret.wav", str(secret)):
         write(root / "release_in_the_wild" / "meta.csv", f"file,speaker,label\n{name},x,spoof\n1.wav,x,bona-fide\n")
-        partition = open_corpus(f"itw:{root}").partition("eval")
+        partition = open_data_set(f"itw:{root}").partition("eval")
         assert all(path.is_relative_to(root) for path in partition.files.values())
         assert partition.missing() == [name]
 
@@ -346,31 +350,31 @@ def test_an_empty_folder_says_what_belongs_there(kind, tmp_path):
         "folder": "labels.txt, .*, or folders bonafide/ and spoof/",
     }
     with pytest.raises(UserError, match=f"in {tmp_path} — expected .*{places[kind]}"):
-        open_corpus(f"{kind}:{tmp_path}")
+        open_data_set(f"{kind}:{tmp_path}")
     with pytest.raises(UserError, match="no data set at /nowhere"):
-        open_corpus(f"{kind}:/nowhere")
+        open_data_set(f"{kind}:/nowhere")
 
 
 def test_a_missing_protocol_is_named(tmp_path):
     root = make_5(tmp_path)
     (root / "ASVspoof5_protocols" / "ASVspoof5.dev.track_1.tsv").unlink()
     with pytest.raises(UserError, match="no ASVspoof 5 protocol in .* ASVspoof5_protocols/ASVspoof5.dev.track_1.tsv"):
-        open_corpus(f"asvspoof5:{root}").partition("dev")
+        open_data_set(f"asvspoof5:{root}").partition("dev")
     with pytest.raises(UserError, match="is no CSV file"):
-        open_corpus(f"csv:{tmp_path}")
+        open_data_set(f"csv:{tmp_path}")
 
 
 def test_kinds_are_named(tmp_path):
     with pytest.raises(
         UserError, match="unknown kind of data set in asvspoof6:/x — expected one of 2019, 2019PA, 2021, .*csv"
     ):
-        open_corpus("asvspoof6:/x")
+        open_data_set("asvspoof6:/x")
     for kind in ("2019PA", "2021", "2021DF", "asvspoof5", "itw", "wavefake", "folder", "csv"):
         root = PUBLISHED[kind][0](tmp_path / kind)
         with pytest.raises(UserError, match=rf"expected KIND:PATH, here {kind}:{root} \(KIND one of 2019, .*csv\)"):
-            open_corpus(str(root))
+            open_data_set(str(root))
     with pytest.raises(UserError, match=r"expected KIND:PATH \(KIND one of"):
-        open_corpus(str(touch(tmp_path / "nothing", "x").resolve()))
+        open_data_set(str(touch(tmp_path / "nothing", "x").resolve()))
 
 
 # ---------------------------------------------------------------------------------------------------------- several
@@ -379,7 +383,7 @@ def test_kinds_are_named(tmp_path):
 def test_gather_names_utterances_after_their_data_set(tmp_path):
     one, two = (make_2019(tmp_path / name / "LA") for name in ("a", "b"))
     names = [str(one), f"2019:{two}", f"csv:{make_csv(tmp_path / 'c')}", f"itw:{make_itw(tmp_path / 'd')}"]
-    train = gather(names, "LA", "train")
+    train = open_partition(names, "LA", "train")
     assert [(trial.utt_id, trial.source) for trial in train.trials] == [
         ("LA/LA_T_1000137", "LA/LA"),  # its folder's, and the speaker's: LA_0079
         ("LA/LA_T_1000147", "LA/LA"),
@@ -389,17 +393,17 @@ def test_gather_names_utterances_after_their_data_set(tmp_path):
         ("list/a/2.wav", "list"),
     ]
     assert train.missing() == [] and preflight([train], "LA") == []
-    assert len(gather(names, "LA", "dev").trials) == 6 and len(gather(names, "LA", "eval").trials) == 6
-    alone = gather(names[2:], "LA", "eval")  # only one has it: as it is by itself
+    assert len(open_partition(names, "LA", "dev").trials) == 6 and len(open_partition(names, "LA", "eval").trials) == 6
+    alone = open_partition(names[2:], "LA", "eval")  # only one has it: as it is by itself
     assert alone.trials == PUBLISHED["itw"][1]["eval"]
     with pytest.raises(UserError, match="no eval partition — expected one .* found csv:.* has train, dev$"):
-        gather(names[2:3], "LA", "eval")
+        open_partition(names[2:3], "LA", "eval")
 
 
 def test_further_eval_sets_have_names_of_their_own(tmp_path):
     touch(tmp_path, "eval/spoof/1.wav", "eval/real/1.wav", "my speech/spoof/1.wav", "my speech/real/1.wav")
     names = [f"folder:{tmp_path / 'eval'}", f"folder:{tmp_path / 'my speech'}", f"itw:{make_itw(tmp_path / 'a')}"]
-    found = each_eval([*names, f"itw:{make_itw(tmp_path / 'b')}"], "LA")
+    found = open_eval_sets([*names, f"itw:{make_itw(tmp_path / 'b')}"], "LA")
     assert [part.name for part in found] == ["eval-2", "my_speech", "in_the_wild", "in_the_wild-2"]
 
 
@@ -411,7 +415,7 @@ def own_list(tiny_corpus, tmp_path_factory) -> Path:
     """The demo corpus as a CSV of absolute paths."""
     lines = ["path,label,speaker,attack,partition"]
     for name in ("train", "dev", "eval"):
-        partition = Corpus(tiny_corpus).partition(name)
+        partition = ASVspoof2019(tiny_corpus).partition(name)
         lines += [f"{partition.path(t)},{t.key},{t.speaker},{t.attack},{name}" for t in partition.trials]
     return write(tmp_path_factory.mktemp("own") / "mine.csv", "\n".join(lines))
 
@@ -419,7 +423,7 @@ def own_list(tiny_corpus, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def wild(tiny_corpus, tmp_path_factory) -> Path:
     """The demo corpus's dev partition in folders."""
-    root, dev = tmp_path_factory.mktemp("wild") / "wild", Corpus(tiny_corpus).partition("dev")
+    root, dev = tmp_path_factory.mktemp("wild") / "wild", ASVspoof2019(tiny_corpus).partition("dev")
     for trial in dev.trials:
         (root / trial.key).mkdir(parents=True, exist_ok=True)
         shutil.copy(dev.path(trial), root / trial.key)
@@ -459,7 +463,7 @@ def test_train_on_two_sets_in_equal_shares(own_list, tiny_corpus, tmp_path):
     arguments.insert(arguments.index("--output_dir"), tiny_corpus)
     done = Command(tmp_path, "main.py", *arguments).wait()
     assert done.returncode == 0, done.stderr
-    trials = gather([f"csv:{own_list}", str(tiny_corpus)], "LA", "train").trials
+    trials = open_partition([f"csv:{own_list}", str(tiny_corpus)], "LA", "train").trials
     assert {trial.source for trial in trials} == {"mine", f"{tiny_corpus.name}/LA"} and len(trials) == 48
     assert len(scored(the_run(tmp_path), "eval_best")) == 32
 

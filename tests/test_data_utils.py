@@ -13,7 +13,8 @@ import data_utils
 from audio.chunks import CHUNK_SAMPLES
 from common.errors import UserError
 from config import Config
-from corpora.trials import Corpus, Partition, Trial, read_protocol
+from corpora.asvspoof import ASVspoof2019, read_protocol
+from corpora.trials import Partition, Trial
 from data_utils import Order, ProcessPart, balance_weights, preflight, score_loader, train_loader, with_pack
 from metrics.scores import BONAFIDE, SPOOF
 
@@ -29,7 +30,7 @@ def protocol(tmp_path, text: str):
 
 
 def test_genuine_protocol(shared):
-    corpus = Corpus(shared / "data" / "LA_mini", "LA")
+    corpus = ASVspoof2019(shared / "data" / "LA_mini", "LA")
     partitions = [corpus.partition(name) for name in ("train", "dev", "eval")]
     assert [len(p.trials) for p in partitions] == [101, 101, 31]
     first = partitions[2].trials[0]
@@ -45,7 +46,7 @@ def test_genuine_protocol(shared):
     ("text", "words"),
     [
         ("a b - - bonafide\na c - spoof\n", "line 2 — expected 5 columns.*found 4"),
-        ("a b - - bonafide\na b - A01 spoof\n", "line 2: utterance b stands twice"),
+        ("a b - - bonafide\na b - A01 spoof\n", "line 2: utterance b is listed twice"),
         ("a b - - genuine\n", "line 1 — expected key bonafide or spoof, found 'genuine'"),
         ("a b - - spoof\n", "line 1 — expected attack '-' for bonafide"),
         ("a ../b - - bonafide\n", "without slashes"),
@@ -72,7 +73,7 @@ def test_windows_line_ends_and_byte_order_mark(tmp_path):
 
 def test_preflight_names_what_is_missing(tiny_corpus, tmp_path):
     shutil.copytree(tiny_corpus, tmp_path / "LA")
-    corpus = Corpus(tmp_path / "LA", "LA")
+    corpus = ASVspoof2019(tmp_path / "LA", "LA")
     dev = corpus.partition("dev")
     for trial in dev.trials[:7]:
         dev.path(trial).unlink()
@@ -81,7 +82,7 @@ def test_preflight_names_what_is_missing(tiny_corpus, tmp_path):
 
 
 def test_preflight_wants_both_classes(tiny_corpus):
-    train = Corpus(tiny_corpus, "LA").partition("train")
+    train = ASVspoof2019(tiny_corpus, "LA").partition("train")
     train.trials[:] = [t for t in train.trials if t.key == "spoof"]
     with pytest.raises(UserError, match="train has one class only.*only spoof"):
         preflight([train], "LA")
@@ -89,18 +90,18 @@ def test_preflight_wants_both_classes(tiny_corpus):
 
 def test_no_data_set(tmp_path):
     with pytest.raises(UserError, match="no data set at"):
-        Corpus(tmp_path / "LA", "LA")
+        ASVspoof2019(tmp_path / "LA", "LA")
     with pytest.raises(UserError, match="no ASVspoof 2019 PA protocols in .*ASVspoof2019_PA_cm_protocols or PA/"):
-        Corpus(tmp_path, "PA")
+        ASVspoof2019(tmp_path, "PA")
     (tmp_path / "PA" / "ASVspoof2019_PA_cm_protocols").mkdir(parents=True)
     for root in (tmp_path, tmp_path / "PA"):
         with pytest.raises(UserError, match=r"cannot read protocol.*ASVspoof2019\.PA\.cm\.train\.trn\.txt"):
-            Corpus(root, "PA").partition("train")
+            ASVspoof2019(root, "PA").partition("train")
 
 
 def batches(corpus, workers: int, epoch: int = 0, skip: int = 0) -> list[torch.Tensor]:
     config = Config(model_config={}, batch_size=5, num_workers=workers, seed=3)
-    train = Corpus(corpus, "LA").partition("train")
+    train = ASVspoof2019(corpus, "LA").partition("train")
     return [torch.cat([x, y[:, None].float()], dim=1) for x, y in train_loader(train, LENGTH, config, epoch, skip)]
 
 
@@ -127,14 +128,14 @@ def test_an_epoch_holds_every_utterance_once():
 
 
 def test_batches_of_the_order_are_those_of_the_loader(tiny_corpus):
-    train = Corpus(tiny_corpus, "LA").partition("train")
+    train = ASVspoof2019(tiny_corpus, "LA").partition("train")
     order = Order(train.trials, CONFIG)
     for step, (_, y) in enumerate(train_loader(train, LENGTH, CONFIG, epoch=1)):
         assert y.tolist() == [train.trials[i].label for i in order.batch(1, step)]
 
 
 def test_scoring_is_in_protocol_order_from_the_start_of_each_file(tiny_corpus):
-    dev = Corpus(tiny_corpus, "LA").partition("dev")
+    dev = ASVspoof2019(tiny_corpus, "LA").partition("dev")
     waveforms, labels = zip(*score_loader(dev, LENGTH, CONFIG), strict=True)
     waveforms, labels = torch.cat(waveforms), torch.cat(labels)
     assert labels.tolist() == [t.label for t in dev.trials]
@@ -145,7 +146,7 @@ def test_scoring_is_in_protocol_order_from_the_start_of_each_file(tiny_corpus):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_file_stops_with_its_name(tiny_corpus, tmp_path, workers):
     shutil.copytree(tiny_corpus, tmp_path / "LA")
-    dev = Corpus(tmp_path / "LA", "LA").partition("dev")
+    dev = ASVspoof2019(tmp_path / "LA", "LA").partition("dev")
     path = dev.path(dev.trials[6])
     path.write_bytes(path.read_bytes()[:5000])
     config = Config(model_config={}, batch_size=4, num_workers=workers)
@@ -167,7 +168,7 @@ def everything(partition: Partition, config: Config, length: int) -> list[torch.
 @pytest.mark.parametrize(("data", "length"), [("demo", LENGTH), ("genuine", CHUNK_SAMPLES)])
 def test_every_cache_gives_the_same_batches(data, length, request, tmp_path):
     root = request.getfixturevalue("tiny_corpus" if data == "demo" else "shared")
-    train = Corpus(root if data == "demo" else root / "data" / "LA_mini", "LA").partition("train")
+    train = ASVspoof2019(root if data == "demo" else root / "data" / "LA_mini", "LA").partition("train")
     state = torch.get_rng_state()
     config = replace(CONFIG, cache_path=str(tmp_path), num_workers=2)
     expected = everything(train, CONFIG, length)
@@ -181,7 +182,7 @@ def test_every_cache_gives_the_same_batches(data, length, request, tmp_path):
 
 
 def test_packs_in_memory_do_not_need_their_file(tiny_corpus, tmp_path):
-    train = Corpus(tiny_corpus, "LA").partition("train")
+    train = ASVspoof2019(tiny_corpus, "LA").partition("train")
     ram = with_pack(train, replace(CONFIG, cache="ram", cache_path=str(tmp_path)), CPU)
     next(tmp_path.glob("LA_train_*.pcm")).write_bytes(b"")
     assert len(everything(ram, CONFIG, LENGTH)) > 0
@@ -194,7 +195,7 @@ def test_upload_by_pieces(monkeypatch):
 
 
 def test_the_gpu_is_there_and_has_room(tiny_corpus, tmp_path, monkeypatch, capsys):
-    train = Corpus(tiny_corpus, "LA").partition("train")
+    train = ASVspoof2019(tiny_corpus, "LA").partition("train")
     config = replace(CONFIG, cache="gpu", cache_path=str(tmp_path))
     with pytest.raises(UserError, match="expected a CUDA device, found cpu"):
         with_pack(train, config, CPU)
@@ -206,7 +207,7 @@ def test_the_gpu_is_there_and_has_room(tiny_corpus, tmp_path, monkeypatch, capsy
 
 def test_a_pack_stands_in_for_absent_audio(tiny_corpus, tmp_path):
     shutil.copytree(tiny_corpus, tmp_path / "LA")
-    train = Corpus(tmp_path / "LA", "LA").partition("train")
+    train = ASVspoof2019(tmp_path / "LA", "LA").partition("train")
     packs = tmp_path / "packed"
     config = replace(CONFIG, cache="mmap", cache_path=str(packs))
     expected = everything(train, CONFIG, LENGTH)
@@ -228,7 +229,7 @@ def test_a_pack_stands_in_for_absent_audio(tiny_corpus, tmp_path):
 @pytest.mark.parametrize(("steps", "size"), [(1, 3), (2, 1), (2, 3), (3, 2)])
 @pytest.mark.parametrize("skip", [0, 12])
 def test_shares_make_up_the_batch(tiny_corpus, steps, size, skip):
-    train = Corpus(tiny_corpus, "LA").partition("train")
+    train = ASVspoof2019(tiny_corpus, "LA").partition("train")
     config = replace(CONFIG, batch_size=12)
     whole = list(train_loader(train, LENGTH, config, 1, skip))
     config = replace(config, accumulation_steps=steps)
@@ -244,14 +245,14 @@ def test_shares_make_up_the_batch(tiny_corpus, steps, size, skip):
 
 @pytest.mark.parametrize(("batch_size", "size"), [(12, 5), (12, 12)])
 def test_a_batch_that_cannot_be_shared(tiny_corpus, batch_size, size):
-    train = Corpus(tiny_corpus, "LA").partition("train")
+    train = ASVspoof2019(tiny_corpus, "LA").partition("train")
     with pytest.raises(UserError, match=f"for {size} processes — expected a multiple of {size}, .* found 12"):
         train_loader(train, LENGTH, replace(CONFIG, batch_size=batch_size), 0, part=ProcessPart(0, size))
 
 
 @pytest.mark.parametrize("size", [2, 3, 20])
 def test_each_trial_is_scored_once(tiny_corpus, size):
-    dev = Corpus(tiny_corpus, "LA").partition("dev")
+    dev = ASVspoof2019(tiny_corpus, "LA").partition("dev")
     whole = torch.cat([x for x, _ in score_loader(dev, LENGTH, CONFIG)])
     for rank in range(size):
         share = [x for x, _ in score_loader(dev, LENGTH, CONFIG, ProcessPart(rank, size))]
@@ -344,7 +345,7 @@ def augmented_batches(train: Partition, config: Config, epoch: int = 1) -> list[
 
 
 def test_augmented_batches_are_the_same_whatever_reads_them(tiny_corpus, tmp_path):
-    plain = Corpus(tiny_corpus).partition("train")
+    plain = ASVspoof2019(tiny_corpus).partition("train")
     packed = with_pack(plain, replace(CONFIG, cache="ram", cache_path=str(tmp_path)), CPU)
     trains = [partition.with_vocoded(AUGMENTED.vocode) for partition in (plain, plain, packed)]
     workers = [0, 2, 2]
@@ -359,7 +360,7 @@ def test_augmented_batches_are_the_same_whatever_reads_them(tiny_corpus, tmp_pat
 
 
 def test_vocoded_trials_are_spoof_of_the_same_words(tiny_corpus):
-    train = Corpus(tiny_corpus).partition("train")
+    train = ASVspoof2019(tiny_corpus).partition("train")
     more = train.with_vocoded(["lpc", "griffin_lim"])
     bonafide = [trial for trial in train.trials if trial.key == "bonafide"]
     assert len(more.trials) == len(train.trials) + 2 * len(bonafide)
@@ -386,7 +387,7 @@ def test_a_run_with_augmentation_and_vocoders_resumes_alike(tiny_corpus, tmp_pat
     again = train_mini(tmp_path / "again", tiny_corpus, num_workers=0, **options)
     assert_same_run(again, whole)
     trials = events(whole, "start")[0]["trials"]["train"]
-    assert trials == 24 + sum(trial.key == "bonafide" for trial in Corpus(tiny_corpus).partition("train").trials)
+    assert trials == 24 + sum(trial.key == "bonafide" for trial in ASVspoof2019(tiny_corpus).partition("train").trials)
 
 
 def test_unknown_vocoder_is_named_before_anything_is_trained(tiny_corpus, tmp_path):

@@ -19,8 +19,10 @@ from audio import SAMPLE_RATE
 from common.errors import UserError
 from corpora import check as doctor
 from corpora import packed
-from corpora.check import CUES, FORMAT, Failure, examine, format_report, listen, measure_cue, open_partitions
-from corpora.trials import Corpus
+from corpora.asvspoof import ASVspoof2019
+from corpora.check import CUES, FORMAT, Failure, examine, format_report, listen, measure_cue
+from corpora.open import open_all_partitions
+from corpora.trials import Partition
 from metrics.error_rates import compute_eer, compute_rocch_eer
 
 RATE = SAMPLE_RATE
@@ -70,7 +72,7 @@ def write(path: Path, x: np.ndarray, rate: int = RATE, subtype: str | None = Non
 
 
 def test_la_mini_is_sound(shared):
-    report = examine(open_partitions([str(shared / "data" / "LA_mini")]), 2)
+    report = examine(open_all_partitions([str(shared / "data" / "LA_mini")]), 2)
     assert report.problems == []
     assert names(report, "shortcut") == set()
     official = [each.text for each in report.findings if each.name == "official_count"]
@@ -85,7 +87,7 @@ def test_la_mini_is_sound(shared):
 
 
 def test_la21_needs_pyav(shared):
-    report = examine(open_partitions([f"folder:{shared / 'data' / 'LA21_mini'}"]), 2)
+    report = examine(open_all_partitions([f"folder:{shared / 'data' / 'LA21_mini'}"]), 2)
     assert names(report, "shortcut") == {("note", "pyav", "eval")}
     assert len(items(report, "pyav")) == 13
     assert report.partitions[0].decoders == {"soundfile": 17, "pyav": 13}
@@ -98,7 +100,7 @@ def test_cues_of_mixed_are_as_its_maker_measured_them(shared):
         "energy 6.8–7.7 kHz": (48, 46), "energy above 7.7 kHz": (42, 44), "energy below 80 Hz": (43, 40),
         "leading quiet": (47, 48), "trailing quiet": (42, 46),
     }  # fmt: skip
-    partitions = open_partitions([str(shared / "data" / "mixed")])[:2]
+    partitions = open_all_partitions([str(shared / "data" / "mixed")])[:2]
     report = examine(partitions, 2)
     assert report.problems == []
     for index, facts in enumerate(report.partitions):
@@ -121,7 +123,7 @@ def damaged(tiny_corpus, tmp_path_factory) -> Path:
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     write(silent, np.zeros(RATE))
     as_wav(broken, np.where(np.arange(RATE) == 99, np.nan, noise(1)), "FLOAT")
-    keys = {trial.utt_id: trial.key for name in files for trial in Corpus(root).partition(name).trials}
+    keys = {trial.utt_id: trial.key for name in files for trial in ASVspoof2019(root).partition(name).trials}
 
     def first(paths: list[Path], like: Path, alike: bool) -> Path:
         return next(path for path in paths if (keys[path.stem] == keys[like.stem]) == alike)
@@ -135,7 +137,7 @@ def damaged(tiny_corpus, tmp_path_factory) -> Path:
     shutil.copy(one, first(files["eval"][1:], one, alike=True))
     shutil.copy(one, one.with_name("not_listed.flac"))
     one.with_name("licence.txt").write_text("free")
-    protocols = Corpus(root)
+    protocols = ASVspoof2019(root)
     speaker = protocols.partition("train").trials[0].speaker
     lines = protocols.protocol("eval").read_text().splitlines()
     lines[0] = " ".join([speaker, *lines[0].split()[1:]])
@@ -150,7 +152,7 @@ def as_wav(path: Path, x: np.ndarray, subtype: str) -> None:
 
 @pytest.fixture(scope="module")
 def diagnosis(damaged) -> doctor.Report:
-    return examine(open_partitions([str(damaged)]), 2)
+    return examine(open_all_partitions([str(damaged)]), 2)
 
 
 def test_each_planted_fault_is_found_and_no_other(diagnosis):
@@ -161,7 +163,7 @@ def test_each_planted_fault_is_found_and_no_other(diagnosis):
 
 
 def test_findings_name_what_is_at_fault(damaged, diagnosis):
-    train, dev, _ = open_partitions([str(damaged)])
+    train, dev, _ = open_all_partitions([str(damaged)])
     files = sorted(train.files.values())
     for path, name in zip(
         files, ("missing", "undecodable", "empty", "truncated", "silent", "not_finite"), strict=False
@@ -184,7 +186,7 @@ def test_problems_come_first(diagnosis):
 
 
 def test_workers_change_nothing(damaged, diagnosis):
-    assert examine(open_partitions([str(damaged)]), 0).to_dict() == diagnosis.to_dict()
+    assert examine(open_all_partitions([str(damaged)]), 0).to_dict() == diagnosis.to_dict()
 
 
 def test_report_fits_and_json_is_whole(diagnosis):
@@ -201,10 +203,10 @@ def test_report_fits_and_json_is_whole(diagnosis):
 
 
 def test_many_items_are_counted_in_text(tiny_corpus):
-    partitions = open_partitions([str(tiny_corpus)])
+    partitions = open_all_partitions([str(tiny_corpus)])
     folder = next(iter(partitions[0].folders()))
     elsewhere = {utt_id: folder / "gone" / f"{'x' * 200}{path.name}" for utt_id, path in partitions[0].files.items()}
-    report = examine([doctor.Partition("train", partitions[0].trials, elsewhere)], 0)
+    report = examine([Partition("train", partitions[0].trials, elsewhere)], 0)
     text = format_report(report)
     assert "24 of 24 files listed but not there" in text and "\n    and 19 more" in text
     assert max(map(len, text.splitlines())) <= 100
@@ -214,7 +216,7 @@ def test_many_items_are_counted_in_text(tiny_corpus):
 
 def test_silence_is_no_duplicate(tiny_corpus, tmp_path):
     root = shutil.copytree(tiny_corpus, tmp_path / "LA")
-    partitions = open_partitions([str(root)])
+    partitions = open_all_partitions([str(root)])
     for partition in partitions:
         for trial in partition.trials[:2]:
             write(partition.path(trial), np.zeros(RATE))
@@ -225,14 +227,14 @@ def test_silence_is_no_duplicate(tiny_corpus, tmp_path):
 def test_a_planted_shortcut_is_found(tiny_corpus, tmp_path):
     """Quiet after the words in bona fide only; the other cues stay as they were, but for those that it changes."""
     root = shutil.copytree(tiny_corpus, tmp_path / "LA")
-    before = examine(open_partitions([str(root)])[:1], 0)
+    before = examine(open_all_partitions([str(root)])[:1], 0)
     assert not before.partitions[0].cues["trailing quiet"].tells
-    train = open_partitions([str(root)])[0]
+    train = open_all_partitions([str(root)])[0]
     for trial in train.trials:
         if trial.key == "bonafide":
             x = soundfile.read(train.path(trial))[0]
             write(train.path(trial), np.append(x, noise(1, level=1e-4)))
-    after = examine(open_partitions([str(root)])[:1], 0)
+    after = examine(open_all_partitions([str(root)])[:1], 0)
     (finding,) = (each for each in after.findings if each.text.startswith("trailing quiet"))
     assert (finding.severity, finding.name, finding.where) == ("note", "shortcut", "train")
     assert after.partitions[0].cues["trailing quiet"].eer < 0.1
@@ -241,7 +243,7 @@ def test_a_planted_shortcut_is_found(tiny_corpus, tmp_path):
 
 def test_a_format_that_follows_the_key_is_a_shortcut(tiny_corpus, tmp_path):
     root = shutil.copytree(tiny_corpus, tmp_path / "LA")
-    train = open_partitions([str(root)])[0]
+    train = open_all_partitions([str(root)])[0]
     assert FORMAT not in examine([train], 0).partitions[0].cues
     for trial in train.trials:
         if trial.key == "spoof":
@@ -252,7 +254,7 @@ def test_a_format_that_follows_the_key_is_a_shortcut(tiny_corpus, tmp_path):
 
 
 def test_one_class(tiny_corpus):
-    train = open_partitions([str(tiny_corpus)])[0]
+    train = open_all_partitions([str(tiny_corpus)])[0]
     only = train.take(train.is_bonafide())
     report = examine([only], 0)
     assert ("problem", "one_class", "train") in names(report)
@@ -471,8 +473,8 @@ def test_of_asvspoof_2021_every_trial_is_checked_once(tmp_path):
     (keys / "trial_metadata.txt").write_text("\n".join(lines))
     for index, (utt_id, *_) in enumerate(rows):
         write(flac / f"{utt_id}.flac", noise(1, index))
-    (part,) = open_partitions([f"2021:{tmp_path}"])
+    (part,) = open_all_partitions([f"2021:{tmp_path}"])
     assert (part.name, len(part.trials)) == ("all", 4)
     assert examine([part], 0).problems == []
     with pytest.raises(UserError, match="kind"):
-        open_partitions(["2022:/data"])
+        open_all_partitions(["2022:/data"])

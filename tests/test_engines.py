@@ -13,19 +13,13 @@ from conftest import ROOT, TINY_MODEL, save_tiny
 from audio import reading
 from audio.chunks import fit
 from common.errors import UserError
-from corpora.trials import Corpus
+from corpora.asvspoof import ASVspoof2019
 from models import build_model
-from scoring import engines
-from scoring.engines import (
-    OnnxEngine,
-    OpenVinoEngine,
-    TorchEngine,
-    export_onnx,
-    exported_path,
-    load,
-    probe,
-    read_exported,
-)
+from scoring import engine_choice, engines, onnx_export
+from scoring.engine_choice import load_engine
+from scoring.engines import OnnxEngine, OpenVinoEngine, TorchEngine
+from scoring.onnx_export import export_onnx, largest_difference, probe_waveforms
+from scoring.onnx_files import exported_path, read_exported
 from scoring.weights import Card, file_sha256
 from utils import load_model
 
@@ -73,11 +67,11 @@ def changed(path: Path, change, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_genuine_speech_gets_torchs_logits(shared):
     path = shared / "fixtures" / "weights" / "AASIST.pth"
-    trials = Corpus(shared / "data" / "LA_mini", "LA").partition("eval")
+    trials = ASVspoof2019(shared / "data" / "LA_mini", "LA").partition("eval")
     chunks = np.stack([fit(reading.read(trials.path(trial)), 64_600) for trial in trials.trials[:6]])
-    expected = load(path, "torch", device="cpu")[0].logits(chunks)
+    expected = load_engine(path, "torch", device="cpu")[0].logits(chunks)
     for name in ("onnx", "openvino"):
-        engine, card = load(path, name)
+        engine, card = load_engine(path, name)
         assert (engine.name, engine.precision, engine.nb_samp) == (name, "fp32", 64_600)
         assert card.threshold == pytest.approx(1.4934322834014893)
         np.testing.assert_allclose(engine.logits(chunks), expected, atol=1e-4)
@@ -109,7 +103,7 @@ def test_torch_splits_and_leaves_the_mode_as_it_was(tiny):
 
 
 def test_bf16_is_near_fp32(tiny):
-    model, chunks = load_model(tiny)[0], probe(NB_SAMP)
+    model, chunks = load_model(tiny)[0], probe_waveforms(NB_SAMP)
     fp32, bf16 = (TorchEngine(model, precision=precision).logits(chunks) for precision in ("fp32", "bf16"))
     assert 0 < np.abs(fp32 - bf16).max() < 0.2
 
@@ -117,10 +111,11 @@ def test_bf16_is_near_fp32(tiny):
 def test_scoring_by_an_exported_model_does_not_import_torch(tiny, tiny_onnx):
     code = """
 import sys
-from scoring import engines
+from scoring.engine_choice import load_engine
+from scoring.onnx_export import probe_waveforms
 for engine in ("onnx", "openvino"):
-    loaded, card = engines.load(sys.argv[1], engine)
-    assert loaded.logits(engines.probe(loaded.nb_samp)).shape == (3, 2) and card.threshold == 0.5
+    loaded, card = load_engine(sys.argv[1], engine)
+    assert loaded.logits(probe_waveforms(loaded.nb_samp)).shape == (3, 2) and card.threshold == 0.5
 print("torch" in sys.modules)"""
     done = python(code, tiny_onnx)
     assert done.stdout == "False\n", done.stderr
@@ -130,22 +125,22 @@ print("torch" in sys.modules)"""
 
 
 def test_the_exported_copy_is_made_once_and_then_preferred(tiny, cache, capsys):
-    assert load(tiny, device="cpu")[0].name == "torch"
+    assert load_engine(tiny, device="cpu")[0].name == "torch"
     for name in ("onnx", "openvino"):
-        engine, card = load(tiny, name)
+        engine, card = load_engine(tiny, name)
         assert engine.name == name and card == Card.of(load_model(tiny)[1], tiny)
     assert capsys.readouterr().err.count("note: ") == 1
     assert list((cache / "onnx").iterdir()) == [exported_path(file_sha256(tiny))]
-    assert load(tiny, device="cpu")[0].name == "openvino"
-    assert load(tiny, precision="bf16", device="cpu")[0].name == "torch"
+    assert load_engine(tiny, device="cpu")[0].name == "openvino"
+    assert load_engine(tiny, precision="bf16", device="cpu")[0].name == "torch"
 
 
 def test_a_gpu_in_the_machine_is_left_to_torch(tiny, tiny_onnx, monkeypatch):
     exported_path(file_sha256(tiny)).parent.mkdir(parents=True)
     exported_path(file_sha256(tiny)).write_bytes(tiny_onnx.read_bytes())
-    monkeypatch.setattr(engines, "NVIDIA", tiny)  # any file that exists
-    assert load(tiny)[0].name == "torch"
-    assert load(tiny, device="cpu")[0].name == "openvino"
+    monkeypatch.setattr(engine_choice, "NVIDIA", tiny)  # any file that exists
+    assert load_engine(tiny)[0].name == "torch"
+    assert load_engine(tiny, device="cpu")[0].name == "openvino"
 
 
 @pytest.mark.parametrize(
@@ -159,20 +154,20 @@ def test_a_gpu_in_the_machine_is_left_to_torch(tiny, tiny_onnx, monkeypatch):
 )
 def test_what_an_exported_model_cannot_do(tiny_onnx, engine, precision, device, words):
     with pytest.raises(UserError, match=words):
-        load(tiny_onnx, engine, precision, device)
+        load_engine(tiny_onnx, engine, precision, device)
 
 
 def test_what_a_checkpoint_cannot_do(tiny, tmp_path):
     with pytest.raises(UserError, match="fp32 or bf16"):
-        load(tiny, "torch", "int8")
+        load_engine(tiny, "torch", "int8")
     with pytest.raises(UserError, match="no int8 copy"):
-        load(tiny, "auto", "int8")
+        load_engine(tiny, "auto", "int8")
     with pytest.raises(UserError, match="cannot read checkpoint .*none.pth"):
-        load(tmp_path / "none.pth")
+        load_engine(tmp_path / "none.pth")
 
 
 def test_emulated_bf16_is_said(tiny, capsys):
-    load(tiny, "torch", "bf16", "cpu")
+    load_engine(tiny, "torch", "bf16", "cpu")
     assert ("emulates bf16" in capsys.readouterr().err) is ("bf16" not in Path("/proc/cpuinfo").read_text())
 
 
@@ -180,12 +175,12 @@ def test_bf16_only_where_the_cpu_has_it(tiny_onnx):
     import openvino
 
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        engine = load(tiny_onnx, "openvino", "bf16")[0]
+        engine = load_engine(tiny_onnx, "openvino", "bf16")[0]
         assert engine.precision == "bf16"
-        assert np.isfinite(engine.logits(probe(NB_SAMP))).all()
+        assert np.isfinite(engine.logits(probe_waveforms(NB_SAMP))).all()
     else:
         with pytest.raises(UserError, match="this CPU computes no bf16"):
-            load(tiny_onnx, "openvino", "bf16")
+            load_engine(tiny_onnx, "openvino", "bf16")
 
 
 @pytest.mark.parametrize(
@@ -201,9 +196,9 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tiny_onnx,
     code = """
 import sys
 sys.modules |= dict.fromkeys(sys.argv[3:])
-from common import command as cli
-from scoring import engines
-cli.run(lambda: print(engines.load(sys.argv[1], sys.argv[2])))"""
+from common.command import run
+from scoring.engine_choice import load_engine
+run(lambda: print(load_engine(sys.argv[1], sys.argv[2])))"""
     done = python(code, tiny_onnx, engine, *missing)
     assert done.returncode == 2
     assert words in done.stderr and "pip install -r requirements-export.txt" in done.stderr
@@ -211,9 +206,11 @@ cli.run(lambda: print(engines.load(sys.argv[1], sys.argv[2])))"""
 
 
 def test_auto_takes_what_is_installed(tiny_onnx):
-    code = (
-        "import sys; sys.modules['openvino'] = None; from scoring.engines import load; print(load(sys.argv[1])[0].name)"
-    )
+    code = """
+import sys
+sys.modules["openvino"] = None
+from scoring.engine_choice import load_engine
+print(load_engine(sys.argv[1])[0].name)"""
     assert python(code, tiny_onnx).stdout == "onnx\n"
 
 
@@ -231,7 +228,7 @@ def test_threads_follow_the_environment(monkeypatch):
 def test_garbage_is_refused(tmp_path, content):
     (tmp_path / "bad.onnx").write_bytes(content)
     with pytest.raises(UserError, match="bad.onnx"):
-        load(tmp_path / "bad.onnx")
+        load_engine(tmp_path / "bad.onnx")
 
 
 def test_a_truncated_or_flipped_file_ends_in_one_error_or_in_numbers(tiny_onnx, tmp_path):
@@ -241,12 +238,12 @@ def test_a_truncated_or_flipped_file_ends_in_one_error_or_in_numbers(tiny_onnx, 
         damaged[rng.integers(len(damaged))] ^= 255
         (tmp_path / "bad.onnx").write_bytes(damaged)
         with suppress(UserError):
-            assert load(tmp_path / "bad.onnx")[0].logits(probe(NB_SAMP)).shape == (3, 2)
+            assert load_engine(tmp_path / "bad.onnx")[0].logits(probe_waveforms(NB_SAMP)).shape == (3, 2)
 
 
 def test_a_model_without_a_card_is_refused(tiny_onnx, tmp_path):
     with pytest.raises(UserError, match="carries no model card"):
-        load(changed(tiny_onnx, lambda model: model.ClearField("metadata_props"), tmp_path))
+        load_engine(changed(tiny_onnx, lambda model: model.ClearField("metadata_props"), tmp_path))
 
 
 @pytest.mark.parametrize("where", ["initializer", "attribute"])
@@ -258,7 +255,7 @@ def test_no_other_file_is_read(tiny_onnx, tmp_path, where):
         tensor.external_data.add(key="location", value="secret")
 
     with pytest.raises(UserError, match="reference to another file"):
-        load(changed(tiny_onnx, refer, tmp_path))
+        load_engine(changed(tiny_onnx, refer, tmp_path))
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
@@ -268,7 +265,7 @@ def test_an_operator_of_a_library_is_refused(tiny_onnx, tmp_path, engine):
         model.opset_import.add(domain="evil.so", version=1)
 
     with pytest.raises(UserError, match="cannot run"):
-        load(changed(tiny_onnx, invent, tmp_path), engine)
+        load_engine(changed(tiny_onnx, invent, tmp_path), engine)
 
 
 def test_a_chunk_of_petabytes_is_refused(tiny_onnx, tmp_path):
@@ -276,7 +273,7 @@ def test_a_chunk_of_petabytes_is_refused(tiny_onnx, tmp_path):
         model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value = 1 << 50
 
     with pytest.raises(UserError, match="chunks of 1 to"):
-        load(changed(tiny_onnx, blow, tmp_path))
+        load_engine(changed(tiny_onnx, blow, tmp_path))
 
 
 # ------------------------------------------------------------------------------------------------------- exporting
@@ -290,9 +287,9 @@ def test_export_is_one_file_with_the_card_and_without_selu(tiny, tiny_onnx):
 
 
 def test_another_models_file_does_not_pass(tiny, tiny_onnx):
-    assert engines.largest_difference(load_model(tiny)[0], tiny_onnx) < engines.TOLERANCE
+    assert largest_difference(load_model(tiny)[0], tiny_onnx) < onnx_export.TOLERANCE
     torch.manual_seed(1)
-    assert engines.largest_difference(build_model(TINY_MODEL).eval(), tiny_onnx) > engines.TOLERANCE
+    assert largest_difference(build_model(TINY_MODEL).eval(), tiny_onnx) > onnx_export.TOLERANCE
 
 
 def test_what_differs_is_not_written(tiny, tmp_path):

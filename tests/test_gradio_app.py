@@ -24,7 +24,7 @@ from conftest import ROOT, assert_user_error, run_command, save_tiny
 
 from audio import SAMPLE_RATE, reading
 from common.errors import UserError
-from corpora.trials import Corpus
+from corpora.asvspoof import ASVspoof2019
 from scoring.detector import Detector
 from scoring.weights import BUNDLED
 from webpage import page as gradio_app
@@ -85,7 +85,7 @@ def serve(temporary: Path, weights: Path, *arguments: object):
 @pytest.fixture(scope="module")
 def speech(shared) -> dict[str, Path]:
     """A file of each class, of at least four seconds where there is one."""
-    partition = Corpus(shared / "data" / "LA_mini", "LA").partition("eval")
+    partition = ASVspoof2019(shared / "data" / "LA_mini", "LA").partition("eval")
     paths = {key: [partition.path(t) for t in partition.trials if t.key == key] for key in ("bonafide", "spoof")}
     return {key: max(found, key=lambda path: soundfile.info(path).duration) for key, found in paths.items()}
 

@@ -16,7 +16,8 @@ from conftest import ROOT, TINY_MODEL, Malice, assert_user_error, run_command, s
 from test_audio import mutants
 
 from audio import SAMPLE_RATE, reading
-from corpora.trials import Corpus
+from corpora.asvspoof import ASVspoof2019
+from corpora.trials import Partition
 from evaluation import read_scores
 from metrics.error_rates import compute_eer
 from plots.recording import Timeline, recording_figure
@@ -55,8 +56,8 @@ def results(path) -> list[dict]:
     return document["results"]
 
 
-def genuine(shared) -> Corpus:
-    return Corpus(shared / "data" / "LA_mini", "LA").partition("eval")
+def genuine(shared) -> Partition:
+    return ASVspoof2019(shared / "data" / "LA_mini", "LA").partition("eval")
 
 
 # ------------------------------------------------------------------------------------------------- genuine speech
@@ -133,7 +134,7 @@ def test_polarity_on_labelled_speech_in_every_output(shared, tmp_path):
 def test_what_the_model_card_says_of_mixed_dev(shared):
     """Pooled and for the attacks that training had not, by the command's own way of scoring whole files."""
     detector = Detector.from_checkpoint(BUNDLED, "cpu", "torch")
-    partition = Corpus(shared / "data" / "mixed", "LA").partition("dev")
+    partition = ASVspoof2019(shared / "data" / "mixed", "LA").partition("dev")
     judge, paths = detector.judge(), [partition.path(trial) for trial in partition.trials]
     scores = np.array([result.score for result in detector.score_files(paths, judge, workers=2)])
     bonafide, attack = partition.is_bonafide(), np.array([trial.attack for trial in partition.trials])

@@ -647,7 +647,7 @@ def break_corpus(corpus: Path, kind: str) -> str:
         return "line 1"
     elif kind == "duplicate utterance":
         protocol.write_text("\n".join([*lines, lines[3]]))
-        return "stands twice"
+        return "is listed twice"
     return path.stem
 
 

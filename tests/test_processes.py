@@ -27,7 +27,7 @@ from torch import nn
 from common.errors import UserError
 from common.processes import Processes, peers_alive
 from config import Config
-from corpora.trials import Corpus
+from corpora.asvspoof import ASVspoof2019
 from data_utils import Order
 from utils import load_checkpoint
 
@@ -113,7 +113,7 @@ def test_two_processes_train_as_one(tiny_corpus, tmp_path, changes):
         np.testing.assert_allclose(scores, expected, atol=1e-4)
 
     config = Config(model_config={}, batch_size=changes.get("batch_size", 6))
-    order = Order(Corpus(tiny_corpus).partition("train").trials, config)
+    order = Order(ASVspoof2019(tiny_corpus).partition("train").trials, config)
     alone, *parts = (np.array(trials(run, rank)) for run, rank in ((one, 0), (two, 0), (two, 1)))
     for epoch in range(3):  # the third is for swa's batch norm
         steps = 24 // config.batch_size

@@ -22,7 +22,7 @@ from forks import Command, on_step
 import resume_training
 from common.errors import UserError
 from config import Config
-from corpora.trials import read_protocol
+from corpora.asvspoof import read_protocol
 from data_utils import Order
 from utils import load_checkpoint
 

@@ -28,7 +28,8 @@ from common.files import exclusive, write_text
 from common.processes import Processes
 from common.schema import require
 from config import Config, save_config, to_dict
-from corpora.trials import PARTITIONS, Partition, each_eval, gather, open_corpus
+from corpora.open import open_data_set, open_eval_sets, open_partition
+from corpora.trials import PARTITIONS, Partition
 from data_utils import (
     Order,
     ProcessPart,
@@ -87,11 +88,11 @@ class Data:
     def __init__(self, config: Config, names: Iterable[str], device: torch.device):
         require_transforms(config)
         self.config, self.device = config, device
-        partitions = [gather(config.database_path, config.track, name) for name in names]
+        partitions = [open_partition(config.database_path, config.track, name) for name in names]
         if config.asv_score_path:
-            path = open_corpus(config.database_path[0], config.track).root / config.asv_score_path
+            path = open_data_set(config.database_path[0], config.track).root / config.asv_score_path
             partitions = [replace(one, asv=path) if one.name == "eval" else one for one in partitions]
-        further = each_eval(config.eval_sets, config.track) if "train" in names else []
+        further = open_eval_sets(config.eval_sets, config.track) if "train" in names else []
         self.eval_sets = [partition.name for partition in further]
         packs = None if config.cache == "off" else config.cache_path
         self.notes = preflight(partitions + further, config.track, packs)
