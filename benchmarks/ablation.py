@@ -149,8 +149,8 @@ def main() -> None:
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(job, todo))
-    train = open_partition(config.database_path, config.track, "train")
-    seen = {trial.attack for trial in train.trials} | set(config.vocode)
+    trials = open_partition(config.database_path, config.track, "train").trials
+    seen = {trial.attack for trial in trials} | set(config.vocode)
     for number, name in enumerate(names):
         rows = {seed: measure(scores_of(args, name, seed), args.set, seen) for seed in args.seeds}
         columns = {key: statistics({seed: row[key] for seed, row in rows.items()}) for key in rows[args.seeds[0]]}
