@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from audio.augmentation import Augmentation
-from audio.augmentation import build as build_augmentation
+from audio.augmentation import Augmentation, build_augmentation
 from audio.chunks import fit
 from audio.vocoders import vocode
 from common.command import Parser, run

@@ -50,7 +50,7 @@ class AudioDecoder:
         yield from _gathered(self._by_pyav(skip=self.delivered))
 
     def lost_seconds(self) -> float:
-        """Seconds announced by the header minus decoded; 0 if so small a difference is usual for the format."""
+        """Seconds announced by the header minus decoded; 0 if no more than is usual for the format."""
         if self._announced is None:
             return 0.0
         lost = self._announced - self.delivered / self.rate
@@ -169,9 +169,8 @@ class _Interleaver:
         import av
 
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if (
-            kind != self._kind
-        ):  # an AudioResampler takes frames of one kind; converting only the type, it holds none back
+        # An AudioResampler takes frames of one kind. As this one keeps the rate, it holds no samples back.
+        if kind != self._kind:
             self._kind, self._resampler = kind, av.AudioResampler(format="flt")
         for interleaved in self._resampler.resample(frame):
             yield interleaved.to_ndarray().reshape(-1, frame.layout.nb_channels)

@@ -40,9 +40,7 @@ class RecordingFacts:
     rate: int = 0  # Hz, of the source
     channels: int = 0  # of the source
     seconds: float = 0.0  # decoded
-    lost_seconds: float = (
-        0.0  # announced by the header minus decoded; 0 if so small a difference is usual for the format
-    )
+    lost_seconds: float = 0.0  # announced by the header minus decoded; 0 if no more than is usual for the format
     damaged_packets: int = 0  # that FFmpeg could not decode and that were skipped
     clipped: float = 0.0  # fraction of the source's sample times at which a channel reaches 0.999 of full scale
     active_seconds: float = 0.0  # louder than −60 dBFS and than 40 dB below the loudest part: speech or any other sound

@@ -2,8 +2,8 @@
 
     python benchmarks/augmentation.py [--seconds 2] [--markdown]
 
-The crop is noise in syllables, as a codec's work depends on what it hears. A second is one of processor time: other
-programs on the machine count little. Of the calls in `--seconds`, the median counts.
+The crop is noise in syllables, because a codec's speed depends on the signal. Time is processor time, which other
+programs on the machine change little; the rate is that of the median call within `--seconds`.
 """
 
 import argparse
@@ -16,19 +16,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from audio import SAMPLE_RATE, augmentation
+from audio import SAMPLE_RATE
+from audio.augmentation import TRANSFORMS, build_augmentation
 from audio.chunks import CHUNK_SAMPLES
+from audio.codecs import FORMATS
 
 ROWS = [
     *({"name": "rawboost", "combination": name} for name in ("lnl+isd", "lnl", "isd", "ssi", "lnl+isd+ssi", "lnl|isd")),
-    *({"name": "codec", "formats": [name]} for name in augmentation.FORMATS),
-    *({"name": name, "probability": 1.0} for name in augmentation.TRANSFORMS if name not in ("rawboost", "codec")),
+    *({"name": "codec", "formats": [name]} for name in FORMATS),
+    *({"name": name, "probability": 1.0} for name in TRANSFORMS if name not in ("rawboost", "codec")),
 ]
 
 
 def rate(spec: dict, seconds: float) -> float:
-    """Crops a second of processor time; the first call, which imports, is left out."""
-    made, rng = augmentation.build([spec]), np.random.default_rng(0)
+    """Crops per second of processor time; the first call, which imports, does not count."""
+    made, rng = build_augmentation([spec]), np.random.default_rng(0)
     syllables = np.clip(np.sin(np.arange(CHUNK_SAMPLES) * 2 * np.pi * 3 / SAMPLE_RATE), 0, 1)
     x = (0.1 * syllables * rng.standard_normal(CHUNK_SAMPLES)).astype(np.float32)
     made.crop(made.whole(x, rng), rng)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
 from audio import SAMPLE_RATE
-from audio.augmentation import build
+from audio.augmentation import build_augmentation
 from audio.chunks import fit
 from common.command import run
 from corpora.open import open_data_set
@@ -64,7 +64,7 @@ TRANSFORMS = {f"white noise, {snr} dB": noise(snr) for snr in (30, 20, 10, 5, 0)
 
 
 def transform(specs: list[dict]) -> Callable[[np.ndarray], np.ndarray]:
-    augmentation = build(specs)
+    augmentation = build_augmentation(specs)
     return lambda x: np.clip(augmentation.crop(x, np.random.default_rng(0)), -1, 1)
 
 

@@ -8,9 +8,12 @@ import soundfile
 from conftest import assert_user_error, run_command
 from scipy import signal
 
-from audio import SAMPLE_RATE, augmentation
-from audio.augmentation import FORMATS, TRANSFORMS, build
+from audio import SAMPLE_RATE, codecs, gallery
+from audio.augmentation import TRANSFORMS, build_augmentation
 from audio.chunks import CHUNK_SAMPLES
+from audio.codecs import FORMATS
+from audio.rawboost import notch_filters
+from audio.rooms import impulse_response
 from common.errors import UserError
 
 RATE = SAMPLE_RATE
@@ -42,7 +45,7 @@ def speech_like(count: int = COUNT) -> np.ndarray:
 
 
 def applied(x: np.ndarray, seed: int = 0, **spec) -> np.ndarray:
-    made, generator = build([spec]), rng(seed)
+    made, generator = build_augmentation([spec]), rng(seed)
     return made.crop(made.whole(x, generator), generator)
 
 
@@ -104,7 +107,7 @@ UGLY = {
 @pytest.mark.parametrize("ugly", UGLY)
 def test_ugly_signals_stay_finite(spec, ugly):
     x = UGLY[ugly].astype(np.float32)
-    made = build([spec])
+    made = build_augmentation([spec])
     for seed in range(3):
         generator = rng(seed)
         whole = made.whole(x, generator)
@@ -118,7 +121,7 @@ def test_ugly_signals_stay_finite(spec, ugly):
 
 @every
 def test_silence_is_not_filled(spec):
-    """No noise relative to nothing: only a codec may add its own idle noise, and an offset is one."""
+    """Noise relative to silence is silence; only a codec may add idle noise, and `offset` an offset."""
     y = applied(np.zeros(COUNT, np.float32), **spec)
     assert np.abs(y).max() <= (1e-3 if spec["name"] in ("codec", "offset") else 0)
 
@@ -126,23 +129,25 @@ def test_silence_is_not_filled(spec):
 def test_order_probability_and_place():
     x = np.full(100, 0.5, np.float32)
     loud, upside_down = {"name": "gain", "decibels": [20, 20]}, {"name": "polarity", "probability": 1}
-    assert np.allclose(build([loud, upside_down]).crop(x, rng()), -5)
+    assert np.allclose(build_augmentation([loud, upside_down]).crop(x, rng()), -5)
     clip = {"name": "clipping", "share": [1, 1]}
     ramp = np.linspace(0, 1, 100, dtype=np.float32)
     noise = {"name": "noise", "snr": [0, 0]}
-    assert not np.array_equal(build([noise, clip]).crop(ramp, rng()), build([clip, noise]).crop(ramp, rng()))
-    never = build([spec | {"probability": 0.0} for spec in EVERY])
+    assert not np.array_equal(
+        build_augmentation([noise, clip]).crop(ramp, rng()), build_augmentation([clip, noise]).crop(ramp, rng())
+    )
+    never = build_augmentation([spec | {"probability": 0.0} for spec in EVERY])
     assert np.array_equal(never.crop(never.whole(x, rng()), rng()), x)
-    assert np.array_equal(build([loud]).whole(x, rng()), x)
-    assert len(build([{"name": "speed", "ratio": [2, 2]}]).crop(x, rng())) == 100
-    often, generator = build([upside_down | {"probability": 0.3}]), rng()
-    share = np.mean([often.crop(x, generator)[0] < 0 for _ in range(4000)])
-    assert share == pytest.approx(0.3, abs=0.03)
-    assert np.array_equal(build([]).crop(x, rng()), x)
+    assert np.array_equal(build_augmentation([loud]).whole(x, rng()), x)
+    assert len(build_augmentation([{"name": "speed", "ratio": [2, 2]}]).crop(x, rng())) == 100
+    often, generator = build_augmentation([upside_down | {"probability": 0.3}]), rng()
+    fraction = np.mean([often.crop(x, generator)[0] < 0 for _ in range(4000)])
+    assert fraction == pytest.approx(0.3, abs=0.03)
+    assert np.array_equal(build_augmentation([]).crop(x, rng()), x)
 
 
 def test_workers_can_have_it():
-    made = build(EVERY)
+    made = build_augmentation(EVERY)
     assert pickle.loads(pickle.dumps(made)) == made
 
 
@@ -173,7 +178,7 @@ def test_workers_can_have_it():
 )
 def test_mistakes_are_named(specs, words):
     with pytest.raises(UserError) as error:
-        build(specs)
+        build_augmentation(specs)
     for word in words:
         assert word in str(error.value)
 
@@ -182,8 +187,8 @@ def test_an_encoder_that_is_not_there(monkeypatch):
     missing = FORMATS["amr_nb"]._replace(encoder="libnothing")
     monkeypatch.setitem(FORMATS, "amr_nb", missing)
     with pytest.raises(UserError, match="no encoder of amr_nb — expected of mu_law, .*opus"):
-        build([{"name": "codec"}])
-    build([{"name": "codec", "formats": ["opus"]}])
+        build_augmentation([{"name": "codec"}])
+    build_augmentation([{"name": "codec", "formats": ["opus"]}])
 
 
 # ------------------------------------------------------------------------------------------------------------ RawBoost
@@ -203,7 +208,7 @@ def published_filter(seed: int, gain: float) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_notch_filters_are_scipys(seed):
-    ours = augmentation.notch_filters(rng(seed), np.array([-7.0]), 5, (20, 8000), (100, 1000), (10, 100))[0]
+    ours = notch_filters(rng(seed), np.array([-7.0]), 5, (20, 8000), (100, 1000), (10, 100))[0]
     theirs = published_filter(seed, -7.0)
     margin = (len(ours) - len(theirs)) // 2
     assert len(ours) % 2 == 1
@@ -213,10 +218,10 @@ def test_notch_filters_are_scipys(seed):
 def test_lnl_is_the_sum_of_filtered_powers():
     x = speech_like(20_000)
     draw = rng(5)
-    draw.random()  # whether to apply it
+    draw.random()  # decides whether to apply it
     gains = draw.uniform(0, 0, 5)
     gains[1:] -= draw.uniform(5, 20, 4)
-    filters = augmentation.notch_filters(draw, gains, 5, (20, 8000), (100, 1000), (10, 100))
+    filters = notch_filters(draw, gains, 5, (20, 8000), (100, 1000), (10, 100))
     delay = filters.shape[1] // 2
     padded = np.pad(x.astype(float), (0, delay))
     expected = sum(signal.lfilter(taps, 1, padded ** (k + 1))[delay:] for k, taps in enumerate(filters))
@@ -226,21 +231,21 @@ def test_lnl_is_the_sum_of_filtered_powers():
     assert lag(ours, x) == 0
 
 
-def test_isd_moves_a_share_of_samples_in_proportion():
+def test_isd_changes_a_fraction_of_the_samples_in_proportion():
     x = speech_like()
-    shares, jumps = [], []
+    fractions, jumps = [], []
     for seed in range(30):
         y = applied(x, seed=seed, name="rawboost", combination="isd")
         y *= np.median(x[x != 0] / y[x != 0])  # the peak may have been scaled down
         moved = ~np.isclose(y, x, rtol=1e-4, atol=0)
-        shares.append(moved.mean())
+        fractions.append(moved.mean())
         jumps.append(np.abs(y / x - 1)[moved & (x != 0)])
         assert (np.abs(y - x) <= 2.001 * np.abs(x)).all()
-    assert max(shares) <= 0.1
-    assert np.mean(shares) == pytest.approx(0.05, abs=0.02)
+    assert max(fractions) <= 0.1
+    assert np.mean(fractions) == pytest.approx(0.05, abs=0.02)
     assert np.concatenate(jumps).mean() == pytest.approx(
         2 / 4, abs=0.01
-    )  # g_sd · |product of two even draws from −1 … 1|
+    )  # g_sd · |product of two uniform draws from −1 … 1|
 
 
 @pytest.mark.parametrize("snr", [10.0, 25.0])
@@ -270,10 +275,10 @@ def test_codecs_are_aligned(name, count):
     best = FORMATS[name].bitrates[1]
     x = speech_like(count)
     before, after = voice_band(x), voice_band(applied(x, name="codec", formats=[name], bitrates=[best, best]))
-    parametric = name in ("amr_nb", "opus")  # these keep the sound, less the waveform
+    parametric = name in ("amr_nb", "opus")  # these keep the sound rather than the waveform
     assert abs(lag(after, before)) <= parametric
     assert decibel(power(after - before) / power(before)) < (-8 if parametric else -20)
-    ends = decibel(power(after[-2000:]) / power(before[-2000:]))  # they are not lost in a codec's memory
+    ends = decibel(power(after[-2000:]) / power(before[-2000:]))  # the codec gives out the last samples too
     assert ends == pytest.approx(0, abs=1.5)
 
 
@@ -288,12 +293,12 @@ def g711_mu_law(samples: np.ndarray) -> np.ndarray:
 def test_mu_law_is_g711s():
     samples = np.arange(-32767, 32768, 7)
     kind = FORMATS["mu_law"]
-    decoded, rate = augmentation._decode(kind, *augmentation._encode(kind, (samples / 32767).astype(np.float32), 64))
+    decoded, rate = codecs.decode(kind, *codecs.encode(kind, (samples / 32767).astype(np.float32), 64))
     ours = np.rint(decoded[: len(samples)] * 32767)
     step = 1 << np.maximum(np.floor(np.log2(np.abs(samples) + 132)).astype(int) - 4, 0)
     assert rate == 8000
     assert (ours == g711_mu_law(samples)).mean() > 0.98
-    assert (np.abs(ours - g711_mu_law(samples)) <= step).all()  # at a step's edge FFmpeg may take the other one
+    assert (np.abs(ours - g711_mu_law(samples)) <= step).all()  # at the edge of a step FFmpeg may round the other way
 
 
 @pytest.mark.parametrize("name", ["mu_law", "a_law"])
@@ -314,7 +319,7 @@ def test_bit_rates_tell(name):
 
 
 def test_every_format_is_drawn():
-    x, made = white(8000), build([{"name": "codec"}])
+    x, made = white(8000), build_augmentation([{"name": "codec"}])
     versions = [made.crop(x, rng(seed)) for seed in range(40)]
     narrow = [band_power(y, 4500, 8000) < 1e-3 * band_power(x, 4500, 8000) for y in versions]
     assert 10 < sum(narrow) < 35  # three of the seven
@@ -323,7 +328,7 @@ def test_every_format_is_drawn():
 def test_a_codec_clips_above_full_scale():
     x = 10 * white(8000, level=1.0)
     assert np.abs(applied(x, name="codec", formats=["g722"])).max() <= 1.01
-    assert np.abs(applied(x, name="codec", formats=["aac"], bitrates=[96, 96])).max() < 3  # what it rings over
+    assert np.abs(applied(x, name="codec", formats=["aac"], bitrates=[96, 96])).max() < 3  # AAC overshoots
 
 
 # ----------------------------------------------------------------------------------------------------- noise and rooms
@@ -346,29 +351,29 @@ def test_noise_of_a_folder(tmp_path):
     soundfile.write(tmp_path / "rain" / "hum.wav", hum, RATE)
     (tmp_path / "README.txt").write_text("about the noise")
     x = white()
-    made = build([{"name": "noise", "folder": str(tmp_path), "snr": [0, 0]}])
+    made = build_augmentation([{"name": "noise", "folder": str(tmp_path), "snr": [0, 0]}])
     assert [path.name for path in made.transforms[0].files] == ["hum.wav"]
     noise = made.crop(x, rng()) - x
     assert decibel(power(x) / power(noise)) == pytest.approx(0, abs=0.02)
     assert band_power(noise, 990, 1010) > 1000 * band_power(noise, 2000, 8000)
     soundfile.write(tmp_path / "rain" / "hum.wav", np.zeros(100), RATE)
-    assert np.array_equal(made.crop(x, rng()), x)  # no noise in it: nothing to add
+    assert np.array_equal(made.crop(x, rng()), x)  # the file is silent: nothing is added
 
 
 @pytest.mark.parametrize("name", ["noise", "room"])
 def test_folders_at_fault(name, tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(UserError, match=f"'{name}.folder' — expected a folder with audio files, found {folder}"):
-            build([{"name": name, "folder": str(folder)}])
+            build_augmentation([{"name": name, "folder": str(folder)}])
     (tmp_path / "broken.wav").write_bytes(b"RIFF but nothing else")
-    made = build([{"name": name, "folder": str(tmp_path)}])
+    made = build_augmentation([{"name": name, "folder": str(tmp_path)}])
     with pytest.raises(UserError, match="broken.wav"):
         made.crop(white(), rng())
 
 
 @pytest.mark.parametrize("rt60", [0.2, 0.5, 1.0])
 def test_a_rooms_decay_by_schroeder(rt60):
-    response = augmentation.impulse_response(rng(3), rt60, 0.0)
+    response = impulse_response(rng(3), rt60, 0.0)
     tail = response[1:][np.flatnonzero(response[1:])[0] :].astype(float)
     curve = 10 * np.log10(np.cumsum(tail[::-1] ** 2)[::-1] / np.sum(tail**2))  # backward integration, 1965
     first, last = np.flatnonzero(curve < -5)[0], np.flatnonzero(curve < -25)[0]
@@ -378,7 +383,7 @@ def test_a_rooms_decay_by_schroeder(rt60):
 
 @pytest.mark.parametrize("drr", [-6.0, 12.0])
 def test_a_rooms_direct_sound_and_level(drr):
-    response = augmentation.impulse_response(rng(1), 0.4, drr)
+    response = impulse_response(rng(1), 0.4, drr)
     assert response[0] == 1
     assert not response[1:17].any()
     assert decibel(1 / np.sum(response[1:].astype(float) ** 2)) == pytest.approx(drr, abs=0.01)
@@ -400,7 +405,7 @@ def test_a_recorded_room_is_aligned(tmp_path):
     assert power(y) == pytest.approx(power(x), rel=1e-4)
 
 
-# --------------------------------------------------------------------------------------------------- all that is left
+# ---------------------------------------------------------------------------------- duration, amplitude, band and masks
 
 
 @pytest.mark.parametrize("ratio", [0.8, 1.25])
@@ -481,21 +486,21 @@ def test_masks_hide_what_they_say():
 def test_the_gallery(tmp_path):
     soundfile.write(tmp_path / "a b.flac", speech_like(20_000), RATE)
     output, folder = tmp_path / "gallery.v1.png", tmp_path / "wav"
-    done = run_command("audio.augmentation", tmp_path / "a b.flac", "--output", output, "--save", folder)
+    done = run_command("audio.gallery", tmp_path / "a b.flac", "--output", output, "--save", folder)
     assert done.returncode == 0, done.stderr
     assert output.read_bytes().startswith(b"\x89PNG")
     names = sorted(path.name for path in folder.iterdir())
-    assert len(names) == 1 + len(augmentation.EXAMPLES)
+    assert len(names) == 1 + len(gallery.EXAMPLES)
     assert names[0] == "00_original.wav"
     assert np.allclose(soundfile.read(folder / names[0])[0], speech_like(20_000), atol=1e-4)
 
 
 def test_the_gallerys_mistakes(tmp_path):
-    assert_user_error(run_command("audio.augmentation", tmp_path / "none.wav", "--output", "a.png"), "none.wav")
+    assert_user_error(run_command("audio.gallery", tmp_path / "none.wav", "--output", "a.png"), "none.wav")
     soundfile.write(tmp_path / "a.wav", white(4000), RATE)
     for arguments, word in (
         (["--output", "a.jpg"], ".png"),
         (["--output", "a.png", "--seed", -1], "--seed"),
         ([], "output"),
     ):
-        assert_user_error(run_command("audio.augmentation", tmp_path / "a.wav", *arguments), word)
+        assert_user_error(run_command("audio.gallery", tmp_path / "a.wav", *arguments), word)
