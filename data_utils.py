@@ -6,7 +6,6 @@ Where samples come from never changes a batch.
     python data_utils.py check /data/LA    # is a data set sound? (docs/check_data.md)
 """
 
-import json
 import os
 import sys
 from collections import defaultdict
@@ -25,7 +24,6 @@ from audio.chunks import fit
 from audio.vocoders import vocode
 from common.command import Parser, run
 from common.errors import UserError
-from common.files import write_text
 from common.pool import leave_signals_to_parent
 from config import Config
 from corpora import packed
@@ -337,30 +335,30 @@ def tolerant_loader(partition: Partition, length: int, num_workers: int, batches
 
 
 def main() -> int:
-    """`check`: print the doctor's report; exit code 1 if there are problems."""
-    from corpora import check as doctor
+    """`check`: print what a check of data sets finds; exit code 1 if there are problems."""
+    from corpora import check
+    from corpora.check_report import format_report, write_json, write_report_figure
     from corpora.open import open_all_partitions
-    from plots.style import write_figure
 
     parser = Parser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    check = commands.add_parser("check", description=doctor.__doc__, help="is a data set sound?")
-    check.add_argument("path", nargs="+", metavar="PATH", help="data sets, each KIND:PATH or an ASVspoof2019 folder")
-    check.add_argument("--json", metavar="FILE", help="also write all findings, with every file's name")
-    check.add_argument("--figure", metavar="FILE", help="also draw counts, durations and cues (.png, .pdf or .svg)")
-    check.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    command = commands.add_parser("check", description=check.__doc__, help="is a data set sound?")
+    command.add_argument("path", nargs="+", metavar="PATH", help="data sets, each KIND:PATH or an ASVspoof 2019 folder")
+    command.add_argument("--json", metavar="FILE", help="also write all findings, with every file's name")
+    command.add_argument("--figure", metavar="FILE", help="also draw counts, durations and cues (.png, .pdf or .svg)")
+    cores = os.cpu_count() or 1
+    command.add_argument("--num_workers", type=int, default=cores, help="processes (default: %(default)s)")
     options = parser.parse_args()
-    figure = Path(options.figure or "")
-    if options.figure and figure.suffix not in (".png", ".pdf", ".svg"):
+    if options.figure and Path(options.figure).suffix not in (".png", ".pdf", ".svg"):
         raise UserError("--figure", "a name that ends in .png, .pdf or .svg", options.figure)
     if options.num_workers < 0:
         raise UserError("--num_workers", "0 or more", options.num_workers)
-    report = doctor.examine(open_all_partitions(options.path), options.num_workers)
-    print(doctor.format_report(report))
+    report = check.examine(open_all_partitions(options.path), options.num_workers)
+    print(format_report(report))
     if options.json:
-        write_text(options.json, json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
+        write_json(report, options.json)
     if options.figure:
-        write_figure(doctor.figure(report), figure.with_suffix(""), [figure.suffix[1:]])
+        write_report_figure(report, options.figure)
     return 1 if report.problems else 0
 
 

@@ -30,7 +30,8 @@ from common.errors import UserError
 from common.processes import Processes, peers_alive
 from common.schema import require
 from config import INCIDENTAL, Config, load_config, to_dict
-from corpora import check as doctor
+from corpora.check import examine
+from corpora.check_report import format_report
 from corpora.open import open_all_partitions
 from corpora.trials import PARTITIONS
 from scoring.detector import Detector
@@ -127,8 +128,8 @@ def train_seeds(args, config: Config, data: "Data", folder: Path, place: Place) 
 
 def check(config: Config) -> int:
     """--check_data: read every file and say what the data set holds; returns the exit code."""
-    report = doctor.examine(open_all_partitions(config.database_path, config.track), config.num_workers)
-    print(doctor.format_report(report))
+    report = examine(open_all_partitions(config.database_path, config.track), config.num_workers)
+    print(format_report(report))
     return 1 if report.problems else 0
 
 

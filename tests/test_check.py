@@ -1,4 +1,4 @@
-"""The doctor of data sets: genuine ones are as they are known to be, and every planted fault is found, and no other."""
+"""Checks of data sets: published ones give the known numbers; each planted fault is found, and no other."""
 
 import json
 import os
@@ -17,11 +17,12 @@ from forks import Command
 
 from audio import SAMPLE_RATE
 from common.errors import UserError
-from corpora import check as doctor
-from corpora import packed
 from corpora.asvspoof import ASVspoof2019
-from corpora.check import CUES, FORMAT, Failure, examine, format_report, listen, measure_cue
+from corpora.check import examine, file_faults
+from corpora.check_report import CheckReport, format_report, report_figure
+from corpora.cues import CUES, FORMAT_CUE, CueMeter, UnreadableFile, cue_eer, measure_file
 from corpora.open import open_all_partitions
+from corpora.packed import FULL_SCALE
 from corpora.trials import Partition
 from metrics.error_rates import compute_eer, compute_rocch_eer
 
@@ -45,13 +46,13 @@ FAULTS = {
 }
 
 
-def names(report: doctor.Report, *ignored: str) -> set[tuple[str, str, str]]:
+def names(report: CheckReport, *ignored: str) -> set[tuple[str, str, str]]:
     """Severity, name and place of each finding; a small corpus always is smaller than the published one."""
     ignored = {"official_count", *ignored}
     return {(each.severity, each.name, each.where) for each in report.findings if each.name not in ignored}
 
 
-def items(report: doctor.Report, name: str) -> list[str]:
+def items(report: CheckReport, name: str) -> list[str]:
     """Of the one finding of this name."""
     (finding,) = (finding for finding in report.findings if finding.name == name)
     return finding.items
@@ -60,7 +61,7 @@ def items(report: doctor.Report, name: str) -> list[str]:
 def noise(seconds: float, seed: int = 0, level: float = 0.1) -> np.ndarray:
     """(n,) 16-bit values as float64."""
     x = level * np.random.default_rng(seed).standard_normal(round(seconds * RATE))
-    return np.rint(x.clip(-0.99, 0.99) * packed.FULL_SCALE) / packed.FULL_SCALE
+    return np.rint(x.clip(-0.99, 0.99) * FULL_SCALE) / FULL_SCALE
 
 
 def write(path: Path, x: np.ndarray, rate: int = RATE, subtype: str | None = None) -> Path:
@@ -151,7 +152,7 @@ def as_wav(path: Path, x: np.ndarray, subtype: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def diagnosis(damaged) -> doctor.Report:
+def diagnosis(damaged) -> CheckReport:
     return examine(open_all_partitions([str(damaged)]), 2)
 
 
@@ -210,7 +211,7 @@ def test_many_items_are_counted_in_text(tiny_corpus):
     text = format_report(report)
     assert "24 of 24 files listed but not there" in text and "\n    and 19 more" in text
     assert max(map(len, text.splitlines())) <= 100
-    doctor.figure(report).draw_without_rendering()
+    report_figure(report).draw_without_rendering()
     json.dumps(report.to_dict(), allow_nan=False)
 
 
@@ -244,12 +245,12 @@ def test_a_planted_shortcut_is_found(tiny_corpus, tmp_path):
 def test_a_format_that_follows_the_key_is_a_shortcut(tiny_corpus, tmp_path):
     root = shutil.copytree(tiny_corpus, tmp_path / "LA")
     train = open_all_partitions([str(root)])[0]
-    assert FORMAT not in examine([train], 0).partitions[0].cues
+    assert FORMAT_CUE not in examine([train], 0).partitions[0].cues
     for trial in train.trials:
         if trial.key == "spoof":
             as_wav(train.path(trial), soundfile.read(train.path(trial))[0], "PCM_16")
     report = examine([train], 0)
-    assert report.partitions[0].cues[FORMAT].eer == 0
+    assert report.partitions[0].cues[FORMAT_CUE].eer == 0
     assert "file format alone gives the key away: EER 0.0 (0–" in format_report(report)
 
 
@@ -260,7 +261,7 @@ def test_one_class(tiny_corpus):
     assert ("problem", "one_class", "train") in names(report)
     assert report.partitions[0].cues == {}
     format_report(report)
-    doctor.figure(report).draw_without_rendering()
+    report_figure(report).draw_without_rendering()
 
 
 # -------------------------------------------------------------------------------------------------------- a single file
@@ -269,11 +270,11 @@ def test_one_class(tiny_corpus):
 def test_the_digest_is_of_the_samples(tmp_path):
     x = noise(1)
     codings = {"a.flac": None, "b.wav": "PCM_16", "c.wav": "PCM_24", "d.wav": "FLOAT", "e.aiff": "PCM_16"}
-    digests = {listen(write(tmp_path / name, x, subtype=subtype)).digest for name, subtype in codings.items()}
-    digests.add(listen(write(tmp_path / "stereo.wav", np.stack([x, x], axis=1))).digest)
+    digests = {measure_file(write(tmp_path / name, x, subtype=subtype)).digest for name, subtype in codings.items()}
+    digests.add(measure_file(write(tmp_path / "stereo.wav", np.stack([x, x], axis=1))).digest)
     assert len(digests) == 1
-    x[5000] += 1 / packed.FULL_SCALE
-    assert listen(write(tmp_path / "other.flac", x)).digest not in digests
+    x[5000] += 1 / FULL_SCALE
+    assert measure_file(write(tmp_path / "other.flac", x)).digest not in digests
 
 
 def test_what_only_pyav_reads_is_named(tmp_path):
@@ -286,8 +287,8 @@ def test_what_only_pyav_reads_is_named(tmp_path):
         frame.sample_rate = RATE
         for packet in (*stream.encode(frame), *stream.encode(None)):
             container.mux(packet)
-    sound = listen(path)
-    assert list(sound.faults()) == [("pyav", "mov,mp4,m4a,3gp,3g2,mj2 aac")]
+    sound = measure_file(path)
+    assert list(file_faults(sound)) == [("pyav", "mov,mp4,m4a,3gp,3g2,mj2 aac")]
     assert sound.format == "mov,mp4,m4a,3gp,3g2,mj2 aac, 16000 Hz, 1 ch"
 
 
@@ -295,14 +296,14 @@ def test_cues_in_closed_form(tmp_path):
     time = np.arange(2 * RATE) / RATE
     sine = 0.5 * np.sin(2 * np.pi * 1000 * time) + 0.25
     x = np.concatenate([np.zeros(RATE // 2), sine, np.zeros(RATE // 4)])
-    cues = dict(zip(CUES, listen(write(tmp_path / "x.wav", x, subtype="FLOAT")).cues, strict=True))
+    cues = dict(zip(CUES, measure_file(write(tmp_path / "x.wav", x, subtype="FLOAT")).cues, strict=True))
     sounding = 2 / 2.75
     assert cues["duration"] == 2.75
     assert (cues["leading quiet"], cues["trailing quiet"]) == (0.5, pytest.approx(0.24, abs=0.011))
     assert cues["level"] == pytest.approx(10 * np.log10(sounding * (0.125 + 0.0625)), abs=0.01)
     assert cues["peak"] == pytest.approx(20 * np.log10(0.75), abs=0.01)
     assert cues["noise floor"] == pytest.approx(-100, abs=0.01)
-    assert cues["DC offset"] == pytest.approx(packed.FULL_SCALE * 0.25 * sounding, rel=1e-4)
+    assert cues["DC offset"] == pytest.approx(FULL_SCALE * 0.25 * sounding, rel=1e-4)
     assert cues["exact zeros"] == pytest.approx(1 - sounding, abs=0.001)
     # The window spreads a line over three bins, 1/2, 1 and 1/2 of its height; of a constant, one lies below 0 Hz.
     constant, line = 0.25**2 * (1 + 1 / 4), (0.5 / 2) ** 2 * (1 + 2 / 4)
@@ -313,15 +314,15 @@ def test_cues_in_closed_form(tmp_path):
 @pytest.mark.parametrize(("hertz", "band"), [(5000, 7), (7200, 8), (7850, 9), (50, 6)])
 def test_bands(tmp_path, hertz, band):
     x = 0.3 * np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE)
-    shares = listen(write(tmp_path / "x.wav", x)).cues[6:10]
-    assert shares[band - 6] > -0.1
-    assert all(share < -25 for index, share in enumerate(shares, 6) if index != band)
+    bands = measure_file(write(tmp_path / "x.wav", x)).cues[6:10]
+    assert bands[band - 6] > -0.1
+    assert all(level < -25 for index, level in enumerate(bands, 6) if index != band)
 
 
 def test_blocks_change_nothing(tmp_path):
     """35 s come in four blocks; in one piece, and in pieces of any length, the numbers are the same."""
     x = noise(35).astype(np.float32)
-    sound, meters = listen(write(tmp_path / "x.wav", x, subtype="FLOAT")), [doctor._Meter(), doctor._Meter()]
+    sound, meters = measure_file(write(tmp_path / "x.wav", x, subtype="FLOAT")), [CueMeter(), CueMeter()]
     meters[0].add(x)
     for piece in np.split(x, [1, 1000, 1280, 50_001, 400_007]):
         meters[1].add(piece)
@@ -332,22 +333,26 @@ def test_blocks_change_nothing(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 7, 319, 320, 321, 1279, 1280])
 def test_short_files_have_cues(tmp_path, count):
-    sound = listen(write(tmp_path / "x.wav", noise(1)[:count]))
+    sound = measure_file(write(tmp_path / "x.wav", noise(1)[:count]))
     assert sound.cues[0] == count / RATE and np.isfinite(sound.cues).all()
     assert not sound.silent or count == 1
 
 
+def faults(path: Path) -> list[str]:
+    return [name for name, _ in file_faults(measure_file(path))]
+
+
 def test_conditions_of_a_file(tmp_path):
-    assert listen(tmp_path / "nothing.flac").fault == "missing"
-    assert listen(tmp_path).fault == "undecodable"
+    assert faults(tmp_path / "nothing.flac") == ["missing"]
+    assert faults(tmp_path) == ["undecodable"]
     (tmp_path / "empty.flac").touch()
-    assert listen(tmp_path / "empty.flac").fault == "empty"
-    assert isinstance(listen(write(tmp_path / "nan.wav", np.full(99, np.nan), subtype="FLOAT")), Failure)
+    assert faults(tmp_path / "empty.flac") == ["empty"]
+    broken = write(tmp_path / "nan.wav", np.full(99, np.nan), subtype="FLOAT")
+    assert isinstance(measure_file(broken), UnreadableFile) and faults(broken) == ["not_finite"]
     cut = write(tmp_path / "cut.wav", noise(1))
     cut.write_bytes(cut.read_bytes()[:20_000])
-    assert [name for name, _ in listen(cut).faults()] == ["truncated"]
-    faint = listen(write(tmp_path / "faint.wav", noise(1, level=1e-4)))
-    assert [name for name, _ in faint.faults()] == ["faint"]
+    assert faults(cut) == ["truncated"]
+    assert faults(write(tmp_path / "faint.wav", noise(1, level=1e-4))) == ["faint"]
 
 
 # ----------------------------------------------------------------------------------------------------------------- cues
@@ -359,29 +364,29 @@ def test_eer_of_a_cue_is_the_official_one_without_ties():
         bonafide, spoof = rng.normal(shift, 1, 500), rng.normal(0, 1, 500)
         values, label = np.concatenate([bonafide, spoof]), np.arange(1000) < 500
         official = compute_eer(bonafide, spoof).eer
-        cue = measure_cue(values, label)
+        cue = cue_eer(values, label)
         assert cue.eer == pytest.approx(min(official, 1 - official), abs=1e-3)
         assert cue.eer >= min(compute_rocch_eer(bonafide, spoof), compute_rocch_eer(-bonafide, -spoof)) - 1e-12
-        assert measure_cue(-values, label).eer == pytest.approx(cue.eer, abs=1e-12)
+        assert cue_eer(-values, label).eer == pytest.approx(cue.eer, abs=1e-12)
 
 
 def test_ties_do_not_depend_on_order():
     label = np.arange(40) < 20
-    assert measure_cue(np.ones(40), label).eer == 0.5
+    assert cue_eer(np.ones(40), label).eer == 0.5
     values = np.where(label, 1.0, 0.0)
     values[[0, 20]] = 1 - values[[0, 20]]
-    assert measure_cue(values, label).eer == pytest.approx(0.05)
+    assert cue_eer(values, label).eer == pytest.approx(0.05)
     order = np.random.default_rng(0).permutation(40)
-    assert measure_cue(values[order], label[order]).eer == pytest.approx(0.05)
+    assert cue_eer(values[order], label[order]).eer == pytest.approx(0.05)
 
 
 def test_interval_is_wilsons():
     """Its ends are the rates at which the observed one lies 1.96 of their own standard deviations away."""
     values = np.random.default_rng(1).normal(size=80) + np.repeat([1.5, 0], 40)
-    cue = measure_cue(values, np.arange(80) < 40)
+    cue = cue_eer(values, np.arange(80) < 40)
     for end in (cue.low, cue.high):
         assert abs(cue.eer - end) == pytest.approx(1.96 * np.sqrt(end * (1 - end) / 80), rel=1e-9)
-    few = measure_cue(np.array([3.0, 4, 1, 2]), np.array([True, True, False, False]))
+    few = cue_eer(np.array([3.0, 4, 1, 2]), np.array([True, True, False, False]))
     assert few.eer == 0 and not few.tells
 
 
@@ -390,7 +395,7 @@ def test_chance_is_not_taken_for_a_shortcut(count):
     """A dozen cues that tell nothing: at most every twentieth data set has one flagged."""
     rng = np.random.default_rng(0)
     label = np.arange(count) < count // 2
-    flagged = [measure_cue(rng.normal(size=count), label).tells for _ in range(3000)]
+    flagged = [cue_eer(rng.normal(size=count), label).tells for _ in range(3000)]
     assert np.mean(flagged) < 0.05 / len(CUES)
 
 
