@@ -95,7 +95,7 @@ def with_pack(partition: Partition, config: Config, device: torch.device) -> Par
     return replace(partition, pack=packs[0], copies_pack=packs[1])
 
 
-def _kept(pack: packed.Packed, config: Config) -> packed.Packed:
+def _kept(pack: packed.Pack, config: Config) -> packed.Pack:
     return pack if config.cache == "mmap" else replace(pack, samples=pack.samples.copy())
 
 

@@ -25,7 +25,7 @@ from common.processes import Processes
 from common.schema import require
 from config import Config, load_config
 from corpora.open import open_partition
-from corpora.packed import Packed
+from corpora.packed import Pack
 from corpora.trials import Partition
 from metrics.error_rates import compute_eer
 from metrics.score_files import read_scores
@@ -66,7 +66,7 @@ def without(partition: Partition, source: str) -> Partition:
     return replace(partition, trials=trials, files=files, copies=copies, pack=packs[0], copies_pack=packs[1])
 
 
-def rows_of(pack: Packed | None, rows: np.ndarray) -> Packed | None:
+def rows_of(pack: Pack | None, rows: np.ndarray) -> Pack | None:
     return pack and replace(pack, starts=pack.starts[rows], lengths=pack.lengths[rows])
 
 

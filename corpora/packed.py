@@ -1,10 +1,11 @@
-"""All waveforms of a partition in one file: decoded once, kept as int16, from then on only mapped into memory.
+"""A pack: all waveforms of a partition in one file of int16, decoded once and then only mapped into memory.
 
     pack = load("packed", "LA_train", {"LA_T_1138215": Path("LA/…/flac/LA_T_1138215.flac")}, workers=4)
     pack[0]  # (n,) int16; / 32768 gives what reading.read gives
 
-`<name>_<key>.pcm` holds one utterance after the other, `.json` beside it what each was made from. The key is a hash of
-the utt_ids, not of paths, so that a pack can be carried to a machine whose audio lies elsewhere, or that has none.
+`<name>_<key>.pcm` holds one utterance after the other, `<name>_<key>.json` the files that they were made from. The key
+is a hash of the utt_ids, not of paths, so a pack still fits after a move to a machine whose audio lies elsewhere, or
+that has none.
 """
 
 import hashlib
@@ -29,12 +30,12 @@ from common.files import exclusive, replacing, write_text
 from common.pool import map_in_order
 
 FORMAT = 1
-FULL_SCALE = 32768  # int16 per 1.0: a power of two, so the way there and back is exact
-MAX_INDEX_BYTES = 1 << 28  # a hundred bytes an utterance are usual
+FULL_SCALE = 32768  # int16 per 1.0: a power of two, so converting there and back is exact
+MAX_INDEX_BYTES = 1 << 28  # an utterance usually takes a hundred bytes
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
+class Pack:
     """Utterances in protocol order: `pack[i]` is (n,) int16 at 16 kHz, a view of `samples` (N,)."""
 
     samples: np.ndarray
@@ -57,40 +58,40 @@ def read_int16(_utt_id: str, file: Path) -> tuple[np.ndarray, bool]:
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """(n,) of full scale 32768 → (n,) int16, rounded; what exceeds full scale is clipped."""
+    """(n,) of full scale 32768 → (n,) int16, rounded; samples beyond full scale are clipped."""
     return np.rint(samples).clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2")
 
 
-Read = Callable[[str, Path], tuple[np.ndarray, bool]]
+ReadInt16 = Callable[[str, Path], tuple[np.ndarray, bool]]
 
 
 def load(
-    folder: str | os.PathLike, name: str, files: Mapping[str, Path], workers: int, read: Read = read_int16
-) -> Packed:
-    """The pack of `files` (utt_id → audio file, in protocol order), built in `workers` processes unless it is sound.
+    folder: str | os.PathLike, name: str, files: Mapping[str, Path], workers: int, read: ReadInt16 = read_int16
+) -> Pack:
+    """The pack of `files` (utt_id → audio file, in protocol order); built in `workers` processes if none is valid.
 
-    read: what of an utterance is kept, from its utt_id and file, and whether it is exact.
+    read: (utt_id, file) → the samples to store, and whether they are exact.
 
-    Says on stderr what it builds and why, how many utterances 16 bits cannot hold exactly, and when it has only the
-    pack to go by because the folders of the audio are not there. Raises UserError when a file cannot be read, the pack
-    cannot be written or a process dies; nothing half-written stays.
+    Notes on stderr say what is built and why, how many utterances 16 bits cannot hold exactly, and that a pack is used
+    without its audio, whose folders are not there. Raises UserError when a file cannot be read, the pack cannot be
+    written or a process dies; nothing half-written stays.
     """
     path = pack_path(folder, name, files)
-    with suppress(_Stale):
+    with suppress(_StalePack):
         return _open(path, files)
-    with exclusive(path.parent) as locked:  # of processes that want the same pack, one builds it and the rest wait
+    with exclusive(path.parent) as locked:  # one process builds a pack, others wait for it
         try:
             return _open(path, files)  # the process that held the lock may have built it
-        except _Stale as stale:
+        except _StalePack as stale:
             _note(f"packing {len(files):,} utterances: {stale}")
-        for leftover in path.parent.glob(f".{name}_*") if locked else ():  # of builds that were killed
+        for leftover in path.parent.glob(f".{name}_*") if locked else ():  # of killed builds
             leftover.unlink()
         _build(path, files, workers, read)
         return _open(path, files)
 
 
 def pack_path(folder: str | os.PathLike, name: str, utt_ids: Iterable[str]) -> Path:
-    """Where the pack of these utterances lies: its .pcm; the index is .json."""
+    """The .pcm file of the pack of these utterances; its index ends in .json."""
     key = hashlib.sha256("\n".join(utt_ids).encode()).hexdigest()[:12]
     return Path(folder) / f"{name}_{key}.pcm"
 
@@ -98,13 +99,13 @@ def pack_path(folder: str | os.PathLike, name: str, utt_ids: Iterable[str]) -> P
 # ------------------------------------------------------------------------------------------------------------ opening
 
 
-class _Stale(UserError):
-    """A pack that is absent, damaged or not of these files."""
+class _StalePack(UserError):
+    """A pack is absent, damaged or made from other files."""
 
 
 @dataclass(frozen=True)
-class _Index:
-    """What a pack holds and was made from; lists have an entry for each utterance."""
+class _PackIndex:
+    """What a pack holds and what it was made from; each list has an entry for each utterance."""
 
     format: int
     utt_id: list[str]
@@ -115,8 +116,8 @@ class _Index:
     rounded: int  # utterances whose samples were not 16-bit values
 
 
-def _open(path: Path, files: Mapping[str, Path]) -> Packed:
-    """The pack at `path`. Raises _Stale unless every byte of it is what these files gave."""
+def _open(path: Path, files: Mapping[str, Path]) -> Pack:
+    """The pack at `path`. Raises _StalePack if any byte is not what these files gave."""
     index = _read_index(path.with_suffix(".json"), list(files))
     carried = not any(folder.is_dir() for folder in {file.parent for file in files.values()})
     if not carried:
@@ -124,36 +125,39 @@ def _open(path: Path, files: Mapping[str, Path]) -> Packed:
         expected = zip(index.file_bytes, index.file_mtime_ns, strict=True)
         for file, stamp in zip(files.values(), expected, strict=True):
             if found.get(file) != stamp:
-                raise _Stale(f"{file} has changed since {path} was made" if file in found else f"{file} is missing")
+                raise _StalePack(f"{file} has changed since {path} was made" if file in found else f"{file} is missing")
     if not path.is_file() or path.stat().st_size != 2 * sum(index.samples):
-        raise _Stale(f"{path} is not of the size that its index says")
+        raise _StalePack(f"{path} has another size than its index says")
     lengths = np.array(index.samples)
-    pack = Packed(np.memmap(path, "<i2", "r").view(np.ndarray), np.cumsum(lengths) - lengths, lengths)
+    pack = Pack(np.memmap(path, "<i2", "r").view(np.ndarray), np.cumsum(lengths) - lengths, lengths)
     for i, utt_id in enumerate(tqdm(files, f"check {path.name}", leave=False, disable=None, delay=1)):
         if zlib.crc32(pack[i]) != index.crc32[i]:
-            raise _Stale(f"{path} is damaged at {utt_id}")
+            raise _StalePack(f"{path} is damaged at {utt_id}")
     if carried:
         _note(f"using {path} without the audio that it was made from")
     if index.rounded:
-        _note(f"{path}: {index.rounded:,} of {len(pack):,} utterances were not 16-bit 16 kHz and are rounded to it")
+        _note(
+        rounded = f"{index.rounded:,} of {len(pack):,} utterances"
+        _note(f"{path}: {rounded} were not 16-bit audio at 16 kHz and are rounded to it")
+        )
     return pack
 
 
-def _read_index(path: Path, utt_ids: list[str]) -> _Index:
-    """Raises _Stale unless it is an index of these utterances; whatever else stands in it does no harm."""
+def _read_index(path: Path, utt_ids: list[str]) -> _PackIndex:
+    """Raises _StalePack unless it is an index of these utterances; no other content does harm."""
     try:
         with path.open("rb") as file:
-            index = _Index(**json.loads(file.read(MAX_INDEX_BYTES)))
+            index = _PackIndex(**json.loads(file.read(MAX_INDEX_BYTES)))
     except FileNotFoundError as error:
-        raise _Stale(f"no {path} yet") from error
+        raise _StalePack(f"no {path} yet") from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise _Stale(f"{path} is no index") from error
+        raise _StalePack(f"{path} is no index") from error
     count = len(utt_ids)
     if index.format != FORMAT or index.utt_id != utt_ids or index.rounded not in range(count + 1):
-        raise _Stale(f"{path} is an index of another kind")
+        raise _StalePack(f"{path} is an index of other utterances or of another format")
     columns = (index.samples, index.file_bytes, index.file_mtime_ns, index.crc32)
     if not all(_whole_numbers(column, count) for column in columns) or min(index.samples) < 1:
-        raise _Stale(f"{path} is damaged")
+        raise _StalePack(f"{path} is damaged")
     return index
 
 
@@ -162,7 +166,7 @@ def _whole_numbers(column: Any, count: int) -> bool:
 
 
 def _stamps(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Bytes and mtime (ns) of each file that is there, by listing: to ask by name takes minutes on a network disk."""
+    """Bytes and mtime (ns) of each file that exists. Lists folders: single requests take minutes on a network disk."""
     wanted = defaultdict(set)
     for file in files:
         wanted[file.parent].add(file.name)
@@ -180,9 +184,9 @@ def _stamps(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-def _build(path: Path, files: Mapping[str, Path], workers: int, read: Read) -> None:
-    """Decode all and write the samples, then the index: without it, samples do not count."""
-    stamps = _stamps(files.values())  # before decoding, so that a later change shows
+def _build(path: Path, files: Mapping[str, Path], workers: int, read: ReadInt16) -> None:
+    """Decode all files and write the samples, then the index: a pack without an index is not used."""
+    stamps = _stamps(files.values())  # before decoding, so that a later change is noticed
     lengths, checksums, rounded = [], [], 0
     try:
         decoding = closing(map_in_order(partial(_read, read), list(files.items()), workers))
@@ -193,13 +197,13 @@ def _build(path: Path, files: Mapping[str, Path], workers: int, read: Read) -> N
                 checksums.append(zlib.crc32(samples))
                 rounded += not exact
         sizes, times = zip(*(stamps.get(file, (-1, -1)) for file in files.values()), strict=True)
-        index = _Index(FORMAT, list(files), lengths, sizes, times, checksums, rounded)
+        index = _PackIndex(FORMAT, list(files), lengths, sizes, times, checksums, rounded)
         write_text(path.with_suffix(".json"), json.dumps(vars(index)))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _read(read: Read, item: tuple[str, Path]) -> tuple[np.ndarray, bool]:
+def _read(read: ReadInt16, item: tuple[str, Path]) -> tuple[np.ndarray, bool]:
     return read(*item)
 
 

@@ -56,10 +56,10 @@ class Partition:
     asv: Path | None = None  # the organisers' ASV scores of these trials, if published; a folder in ASVspoof 2021
     labels: Path | None = None  # the file or folder that the keys come from
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # further columns (N,) str: codec, subset, …
-    pack: packed.Packed | None = None
+    pack: packed.Pack | None = None
     on_device: torch.Tensor | None = None  # (N,) int16
     copies: Mapping[str, Path] = field(default_factory=dict)  # utt_id of each copy and the file that it is made from
-    copies_pack: packed.Packed | None = None
+    copies_pack: packed.Pack | None = None
 
     def with_vocoded(self, vocoders: Sequence[str]) -> "Partition":
         """Add a spoof of each bona fide trial by each vocoder, `<utt_id>~<vocoder>`; the vocoder is its attack."""

@@ -42,11 +42,11 @@ def folder(tmp_path) -> Path:
     return tmp_path / "packed"
 
 
-def load(folder: Path, files: dict[str, Path], workers: int = 0) -> packed.Packed:
+def load(folder: Path, files: dict[str, Path], workers: int = 0) -> packed.Pack:
     return packed.load(folder, NAME, files, workers)
 
 
-def assert_is(pack: packed.Packed, files: dict[str, Path]) -> None:
+def assert_is(pack: packed.Pack, files: dict[str, Path]) -> None:
     assert len(pack) == len(files)
     for number, file in enumerate(files.values()):
         samples = pack[number].astype(np.float32) / np.float32(32768)
@@ -68,7 +68,7 @@ LOAD = """
 import sys, time
 from pathlib import Path
 from audio import reading
-from common import command as cli
+from common import command
 from corpora import packed
 files = {path.stem: path for path in sorted(Path(sys.argv[2]).glob("*.flac"))}
 def load():
@@ -135,9 +135,9 @@ def lose_index(pcm: Path, files: dict[str, Path]) -> None:
     [
         (touch, "u03.flac has changed since"),
         (change, "u03.flac has changed since"),
-        (truncate, "not of the size"),
-        (lengthen, "not of the size"),
-        (lose, "not of the size"),
+        (truncate, "has another size"),
+        (lengthen, "has another size"),
+        (lose, "has another size"),
         (lose_index, "json yet"),
         (flip, "is damaged at u01"),
     ],
@@ -287,7 +287,7 @@ def test_killed_while_packing(files, folder, capsys):
 
 
 def test_interrupted_while_packing(files, folder):
-    process = python(SLOW + "cli.run(load)", folder, files["u00"].parent, 2)
+    process = python(SLOW + "command.run(load)", folder, files["u00"].parent, 2)
     process.stdout.readline()
     time.sleep(0.3)  # until the other worker is there too
     os.killpg(process.pid, signal.SIGINT)
@@ -298,7 +298,7 @@ def test_interrupted_while_packing(files, folder):
 
 
 def test_a_worker_that_dies(files, folder):
-    code = LOAD + "import os; reading.read = lambda path: os.kill(os.getpid(), 9)\ncli.run(load)"
+    code = LOAD + "import os; reading.read = lambda path: os.kill(os.getpid(), 9)\ncommand.run(load)"
     process = python(code, folder, files["u00"].parent, 2)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 2
@@ -309,7 +309,7 @@ def test_a_worker_that_dies(files, folder):
 
 
 def test_full_disk(files, folder):
-    code = LOAD + "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\ncli.run(load)"
+    code = LOAD + "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\ncommand.run(load)"
     process = python(code, folder, files["u00"].parent, 0)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 2
