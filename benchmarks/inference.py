@@ -40,7 +40,7 @@ def engines(args, chunks: np.ndarray) -> None:
     import torch
 
     from common.errors import UserError
-    from scoring.engines import load
+    from scoring.engine_choice import load_engine
     from scoring.weights import locate
     from utils import load_model
 
@@ -57,7 +57,7 @@ def engines(args, chunks: np.ndarray) -> None:
     for group in (("onnx fp32", "openvino fp32", "openvino bf16"), ("torch fp32", "torch bf16")):
         for name in group:
             try:
-                calls[name] = partial(load(path, *name.split(), "cpu")[0].logits, chunks)
+                calls[name] = partial(load_engine(path, *name.split(), "cpu")[0].logits, chunks)
             except UserError as error:
                 print(f"{name}: {error}")
         for _ in range(args.repeats):  # in turn, as the machine's speed drifts
@@ -106,7 +106,7 @@ def gpu(args) -> None:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    from scoring.engines import load
+    from scoring.engine_choice import load_engine
     from scoring.weights import locate
 
     if not torch.cuda.is_available():
@@ -131,7 +131,7 @@ def gpu(args) -> None:
     bandwidth = 2 * block.nbytes / seconds(copy, 20)
     print(f"\n{torch.cuda.get_device_name()}: copies {bandwidth / 1e9:.0f} GB/s")
     for precision in ("fp32", "bf16"):
-        engine, _ = load(locate(args.model), "torch", precision, "cuda")
+        engine, _ = load_engine(locate(args.model), "torch", precision, "cuda")
         chunks = torch.randn(engine.batch_size, SAMPLES, device="cuda")
         took = seconds(lambda engine=engine, chunks=chunks: engine.logits(chunks), 20)
         with Traffic() as traffic:

@@ -1,6 +1,7 @@
-"""Results on disk: a JSON document that each result is appended to as it comes, and the tables made of it at the end.
+"""Results on disk: the JSON document that grows by a line per file, and the CSV and score tables made from it.
 
-A header line, then a line per file: valid JSON after each. What a killed run wrote half is cut off when it is resumed.
+The document is a header line, then one line per file, and is valid JSON after each line. A killed run may leave half a
+line; the next run cuts it off and continues.
 """
 
 import csv
@@ -17,14 +18,15 @@ END = b"]}\n"
 CSV_COLUMNS = ("file", "utt_id", "verdict", "score", "llr", "probability_spoof", "seconds", "conditions", "regions")
 
 
-class Journal:
-    """The results in `path`; those of an earlier run with the same `header` stay, unless `overwrite`.
+class ResultsFile:
+    """The JSON document at `path`. Results of an earlier run with the same `header` stay, unless `overwrite`.
 
-    `places`: where each file's line begins. Raises UserError when `path` holds anything else, or cannot be written.
+    `offsets`: file → where its line begins, in bytes. Raises UserError when `path` holds anything else, or cannot be
+    written.
     """
 
     def __init__(self, path: Path, header: dict[str, Any], overwrite: bool = False):
-        self.path, self.header, self.places = path, header, {}
+        self.path, self.header, self.offsets = path, header, {}
         first = json.dumps(header, allow_nan=False)[:-1] + ', "results": [\n'
         if overwrite or not path.exists():
             write_text(path, first + END.decode())
@@ -34,7 +36,7 @@ class Journal:
         self.end = self.file.tell()
         for line in self.file:
             try:
-                self.places[json.loads(line.removeprefix(b","))["file"]] = self.end
+                self.offsets[json.loads(line.removeprefix(b","))["file"]] = self.end
             except (ValueError, KeyError, TypeError):  # the end, or a line that was never finished
                 break
             self.end += len(line)
@@ -45,24 +47,25 @@ class Journal:
 
     def append(self, result: dict[str, Any]) -> None:
         """Add one result; the document is whole again when this returns."""
-        line = b"," * bool(self.places) + json.dumps(result, allow_nan=False).encode() + b"\n"
+        line = b"," * bool(self.offsets) + json.dumps(result, allow_nan=False).encode() + b"\n"
         self.file.seek(self.end)
         self.file.write(line + END)
         self.file.flush()
-        self.places[result["file"]] = self.end
+        self.offsets[result["file"]] = self.end
         self.end += len(line)
 
     def read(self, files: Iterable[str]) -> Iterator[dict[str, Any]]:
         """The results of `files`, in that order."""
         for file in files:
-            self.file.seek(self.places[file])
+            self.file.seek(self.offsets[file])
             yield json.loads(self.file.readline().removeprefix(b","))
 
-    def gather(self, order: Iterable[str]) -> None:
-        """Take in the parts' results, in `order`, and remove the parts."""
-        parts = [Journal(path, self.header) for path in self.path.parent.glob(f"{glob.escape(self.path.name)}.part*")]
+    def merge_parts(self, order: Iterable[str]) -> None:
+        """Append the results that other processes left in files of their own, in `order`, and remove those files."""
+        pattern = f"{glob.escape(self.path.name)}.part*"
+        parts = [ResultsFile(path, self.header) for path in self.path.parent.glob(pattern)]
         for file in order:
-            holders = [part for part in parts if file in part.places and file not in self.places]
+            holders = [part for part in parts if file in part.offsets and file not in self.offsets]
             for result in holders[0].read([file]) if holders else ():
                 self.append(result)
         for part in parts:
@@ -73,13 +76,13 @@ class Journal:
         self.path.unlink()
 
 
-def part_path(path: Path, rank: int) -> Path:
-    """Where one of several processes keeps its results until `Journal.gather`."""
+def process_part_path(path: Path, rank: int) -> Path:
+    """Where the process of this rank keeps its results until `ResultsFile.merge_parts`."""
     return path.with_name(f"{path.name}.part{rank}")
 
 
 def write_csv(path: Path, results: Iterable[dict[str, Any]]) -> None:
-    """A row per result, whole or not at all; conditions by name, regions as `from-to` in seconds, both by `;`."""
+    """A row per result, whole or not at all; conditions (names) and regions (`from-to` in s) are joined by `;`."""
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -93,7 +96,7 @@ def write_csv(path: Path, results: Iterable[dict[str, Any]]) -> None:
 
 
 def write_scores(path: Path, results: Iterable[dict[str, Any]]) -> list[str]:
-    """Lines `utt_id score` with every digit, whole or not at all; returns the files that have no score and no line."""
+    """Lines `utt_id score` with every digit, whole or not at all; returns the files without a score, and so a line."""
     missing = []
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
         for result in results:

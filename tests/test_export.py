@@ -4,10 +4,11 @@ import soundfile
 import torch
 from conftest import TINY_MODEL, assert_user_error, run_command
 
-import export
 from common.errors import UserError
 from models import build_model
-from scoring.engines import exported_path, load, read_exported
+from scoring.engine_choice import load_engine
+from scoring.int8_export import check_eer, first_chunk_scores, read_score_set
+from scoring.onnx_files import exported_path, read_exported
 from scoring.weights import file_sha256
 from utils import save_checkpoint
 
@@ -41,7 +42,7 @@ def test_command_writes_where_auto_looks(tiny, tmp_path):
     assert done.stdout.count("\n") == 1 and done.stderr == ""
     for word in (str(copy), "MiB", "fp32", "largest difference"):
         assert word in done.stdout
-    engine, card = load(tiny, device="cpu")
+    engine, card = load_engine(tiny, device="cpu")
     assert (engine.name, card.threshold, card.name) == ("openvino", 0.5, "tiny")
     again = tmp_path / "again.onnx"
     assert run_command("export.py", tiny, "--onnx", again).returncode == 0
@@ -55,20 +56,20 @@ def test_int8_is_written_with_a_threshold_of_its_own(tiny, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "int8" in done.stdout and "EER 50.000 % in fp32, 50.000 % in int8" in done.stdout
     for engine in ("auto", "onnx", "openvino"):
-        loaded, card = load(tiny, engine, "int8")
+        loaded, card = load_engine(tiny, engine, "int8")
         assert loaded.precision == "int8"
         assert "int8 scores of set.txt" in card.threshold_source and len(card.dev_scores["spoof"]) == 4
-    assert load(exported_path(file_sha256(tiny), "int8"))[0].precision == "int8"
+    assert load_engine(exported_path(file_sha256(tiny), "int8"))[0].precision == "int8"
     with pytest.raises(UserError, match="is int8"):
-        load(exported_path(file_sha256(tiny), "int8"), "openvino", "bf16")
+        load_engine(exported_path(file_sha256(tiny), "int8"), "openvino", "bf16")
 
 
 @pytest.mark.slow
 def test_int8_that_moves_the_eer_is_not_written(tiny, tmp_path):
     """Noise, labelled by an untrained model's own scores, which lie closer together than int8 can tell."""
     write_set(tmp_path, ["bonafide", "spoof"] * 20, list(range(40)))
-    files = export.read_score_set(tmp_path / "set.txt")
-    scores = export.score(exported(tiny), files)
+    files = read_score_set(tmp_path / "set.txt")
+    scores = first_chunk_scores(exported(tiny), files)
     labels = np.where(scores > np.median(scores), "bonafide", "spoof").tolist()
     score_set = write_set(tmp_path, labels, list(range(40)))
     out = tmp_path / "out.onnx"
@@ -87,9 +88,9 @@ def test_eer_may_move_by_its_bound_only():
     fp32 = np.where(is_bonafide, 1.0, -1.0)
     one_swapped, two_swapped = fp32.copy(), fp32.copy()
     one_swapped[[0, -1]], two_swapped[[0, 1, -1, -2]] = [-1.0, 1.0], [-1.0, -1.0, 1.0, 1.0]
-    assert "EER 0.000 % in fp32, 0.050 % in int8" in export.check_eer(fp32, one_swapped, is_bonafide)
+    assert "EER 0.000 % in fp32, 0.050 % in int8" in check_eer(fp32, one_swapped, is_bonafide)
     with pytest.raises(UserError, match="EER 0.000 % in fp32, 0.100 % in int8"):
-        export.check_eer(fp32, two_swapped, is_bonafide)
+        check_eer(fp32, two_swapped, is_bonafide)
 
 
 def test_card_travels_with_the_file(tiny):
@@ -110,7 +111,7 @@ def test_card_travels_with_the_file(tiny):
 def test_wrong_score_sets(tmp_path, content, words):
     (tmp_path / "set.txt").write_text(content)
     with pytest.raises(UserError, match=words):
-        export.read_score_set(tmp_path / "set.txt")
+        read_score_set(tmp_path / "set.txt")
 
 
 def test_wrong_arguments(tiny, tmp_path):

@@ -16,7 +16,7 @@ from config import load_config
 from models import architectures, build_model
 from models.layers import GraphPool, ResidualBlock, ResidualBlock1d, SincBank
 from models.LFCC_LCNN import LFCC, MaxFeatureMap
-from scoring.engines import export_onnx
+from scoring.onnx_export import export_onnx
 from scoring.weights import Card
 from utils import load_model
 

@@ -42,7 +42,9 @@ from common.errors import UserError
 from common.files import write_text
 from plots.recording import PICTURED_SECONDS
 from scoring.detector import Detector
-from scoring.engines import NVIDIA, Engine, read_exported
+from scoring.engine_choice import NVIDIA
+from scoring.engines import Engine
+from scoring.onnx_files import read_exported
 from scoring.results import write_csv
 from scoring.verdict import AGGREGATES, VERDICT_WORDS, FileResult, Judge, probability_text, verdict_rows
 from scoring.weights import BUNDLED, KNOWN, OFFICIAL, Card, checkpoint_path, file_sha256, locate, weights_folder

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from common.errors import UserError
-from scoring.results import Journal, part_path, write_csv, write_scores
+from scoring.results import ResultsFile, process_part_path, write_csv, write_scores
 
 HEADER = {"schema": "s", "model": {"sha256": "x"}}
 
@@ -21,52 +21,52 @@ def files(path) -> list[str]:
 
 def test_document_is_whole_after_every_result(tmp_path):
     path = tmp_path / "deep" / "r.json"
-    journal = Journal(path, HEADER)
+    results = ResultsFile(path, HEADER)
     assert files(path) == []
     for count, name in enumerate(("a.wav", "ü\ud800.wav", 'quote".wav'), 1):
-        journal.append(result(name))
+        results.append(result(name))
         assert len(files(path)) == count
-    assert [item["file"] for item in journal.read(['quote".wav', "a.wav"])] == ['quote".wav', "a.wav"]
+    assert [item["file"] for item in results.read(['quote".wav', "a.wav"])] == ['quote".wav', "a.wav"]
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_line_written_half_is_cut_off(tmp_path, cut):
+def test_a_half_written_line_is_cut_off(tmp_path, cut):
     path = tmp_path / "r.json"
-    journal = Journal(path, HEADER)
+    results = ResultsFile(path, HEADER)
     for name in "abc":
-        journal.append(result(name))
+        results.append(result(name))
     path.write_bytes(path.read_bytes()[:-cut])
-    journal = Journal(path, HEADER)
-    kept = list(journal.places)
+    results = ResultsFile(path, HEADER)
+    kept = list(results.offsets)
     assert files(path) == kept == ["a", "b", "c"][: len(kept)]
     assert len(kept) >= 2
-    journal.append(result("d"))
+    results.append(result("d"))
     assert files(path) == [*kept, "d"]
 
 
 def test_results_of_another_scoring_are_not_mixed_in(tmp_path):
     path = tmp_path / "r.json"
-    Journal(path, HEADER).append(result("a"))
+    ResultsFile(path, HEADER).append(result("a"))
     with pytest.raises(UserError, match="r.json is there"):
-        Journal(path, HEADER | {"schema": "t"})
+        ResultsFile(path, HEADER | {"schema": "t"})
     assert files(path) == ["a"]
-    Journal(path, HEADER, overwrite=True)
+    ResultsFile(path, HEADER, overwrite=True)
     assert files(path) == []
     path.write_text("my thesis\n")
     with pytest.raises(UserError, match="is there"):
-        Journal(path, HEADER)
+        ResultsFile(path, HEADER)
     assert path.read_text() == "my thesis\n"
 
 
-def test_parts_are_gathered_in_order(tmp_path):
+def test_parts_of_processes_are_merged_in_order(tmp_path):
     path = tmp_path / "r [1].json"
-    journal = Journal(path, HEADER)
-    journal.append(result("b"))
+    results = ResultsFile(path, HEADER)
+    results.append(result("b"))
     for rank, names in enumerate((["a", "d"], ["b", "c"])):
-        part = Journal(part_path(path, rank), HEADER)
+        part = ResultsFile(process_part_path(path, rank), HEADER)
         for name in names:
             part.append(result(name))
-    journal.gather("abcd")
+    results.merge_parts("abcd")
     assert files(path) == ["b", "a", "c", "d"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["r [1].json"]
 
