@@ -136,10 +136,8 @@ def _open(path: Path, files: Mapping[str, Path]) -> Pack:
     if carried:
         _note(f"using {path} without the audio that it was made from")
     if index.rounded:
-        _note(
         rounded = f"{index.rounded:,} of {len(pack):,} utterances"
         _note(f"{path}: {rounded} were not 16-bit audio at 16 kHz and are rounded to it")
-        )
     return pack
 
 
