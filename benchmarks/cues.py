@@ -1,8 +1,9 @@
-"""How far single numbers tell the classes of a training set apart: as recorded, and as a recipe trains on them.
+"""How far single cues tell the classes of a training set apart: as recorded, and as a recipe trains on them.
 
     python benchmarks/cues.py --config config/shipped.conf
 
-EER in percent: 50 says nothing. The doctor's cues (docs/check_data.md), of as many utterances as an epoch has.
+Prints a table of EERs in percent; 50 tells nothing. docs/check_data.md defines the cues. They are measured on the
+random crops of one epoch.
 """
 
 import argparse
@@ -19,22 +20,24 @@ sys.path.insert(0, str(ROOT))
 
 from audio import SAMPLE_RATE
 from common.command import run
-from config import load_config
-from corpora.check import Cue, listen, measure_cues
+from config import Config, load_config
+from corpora.cues import CueEER, cue_eers, measure_file
 from corpora.open import open_partition
+from corpora.trials import Partition
 from data_utils import train_loader, with_pack
+from metrics.scores import BONAFIDE
 
 
-def cues(partition, length: int, config) -> dict[str, Cue]:
+def crop_cues(partition: Partition, length: int, config: Config) -> dict[str, CueEER]:
     """Of one epoch's crops."""
-    heard = []
+    measured = []
     with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "crop.wav"
         for batch, labels in train_loader(partition, length, config, epoch=0):
             for x, label in zip(batch.numpy(), labels.tolist(), strict=True):
-                path = Path(folder) / "crop.wav"
                 soundfile.write(path, x, SAMPLE_RATE, "FLOAT")
-                heard.append((label == 1, listen(path)))
-    return measure_cues(heard)
+                measured.append((label == BONAFIDE, measure_file(path)))
+    return cue_eers(measured)
 
 
 def main() -> None:
@@ -44,7 +47,7 @@ def main() -> None:
     plain = replace(config, augmentation=(), vocode=(), balance=())
     train, length = open_partition(config.database_path, config.track, "train"), config.model_config["nb_samp"]
     partitions = [with_pack(p, config, torch.device("cpu")) for p in (train, train.with_vocoded(config.vocode))]
-    found = [cues(p, length, c) for p, c in zip(partitions, (plain, config), strict=True)]
+    found = [crop_cues(p, length, c) for p, c in zip(partitions, (plain, config), strict=True)]
     print("| cue of a crop | as recorded | as trained on |\n|---|---|---|")
     for name in found[0]:
         print(f"| {name} | {' | '.join(f'{100 * each[name].eer:.0f}' if name in each else '–' for each in found)} |")
