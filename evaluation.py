@@ -1,4 +1,4 @@
-"""Evaluate score files: every number the field publishes, with honest uncertainty. docs/evaluation.md explains each.
+"""Evaluate score files: every metric that the field publishes, with intervals and tests (see docs/evaluation.md).
 
     python evaluation.py scores.txt --asv_scores ASVspoof2019.LA.asv.eval.gi.trl.scores.txt
     python evaluation.py a.txt b.txt --asv_scores ASV --protocol PROTOCOL --bootstrap 1000     # tables, paired tests
@@ -9,7 +9,7 @@
 Score files (higher = more bona fide): `utt attack key score`, `speaker utt - attack key score`, `utt key score`,
 a protocol line of any kind below followed by its score, a table with a header line (`filename`, `cm-score`, …), or
 `utt score` with --protocol. Protocols: ASVspoof 2019, 2021 and 5, `utt key`, or a table with a header (`file,label`).
-The metrics are defined in `metrics/`; this command reads its arguments, prints and saves.
+`import evaluation` gives the functions listed in `__all__`; they are defined in `metrics/`.
 """
 
 import dataclasses
@@ -27,15 +27,7 @@ from metrics.bootstrap import add_intervals, bootstrap
 from metrics.calibration import Calibration, calibrate, fit_calibration, fuse
 from metrics.comparison import compare
 from metrics.costs import ASVSPOOF, CostModel, compute_act_dcf, compute_cllr, compute_min_dcf
-from metrics.error_rates import (
-    EER,
-    Decisions,
-    compute_auc,
-    compute_det_curve,
-    compute_eer,
-    compute_rocch_eer,
-    decide,
-)
+from metrics.error_rates import EER, Decisions, compute_auc, compute_det_curve, compute_eer, compute_rocch_eer, decide
 from metrics.evaluate import evaluate
 from metrics.score_files import read_asv_scores, read_scores, write_scores
 from metrics.scores import Scores
@@ -61,14 +53,20 @@ def draw(
 
 
 def parse_arguments(arguments: Sequence[str] | None = None):
-    """The command line."""
+    """The options. Raises UserError for options that do not fit."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("scores", nargs="+", metavar="SCORES", help="score files, one per system")
     add("--asv_scores", metavar="FILE", help="ASV scores of the same partition, for t-DCF")
     add("--protocol", metavar="FILE", help="labels, attacks, speakers, codecs … of the trials")
-    add("--where", metavar="COLUMN=VALUE", action="append", default=[], help="keep these trials only; may be repeated")
-    add("--group-by", "--partition", dest="group_by", metavar="COLUMN", help="break down by speaker, codec, … too")
+    add(
+        "--where",
+        metavar="COLUMN=VALUE",
+        action="append",
+        default=[],
+        help="evaluate only these trials; may be repeated",
+    )
+    add("--group-by", "--partition", dest="group_by", metavar="COLUMN", help="also break down by speaker, codec, …")
     add("--flip", action="store_true", help="negate the scores (files where higher means spoof)")
     add("--threshold", type=float, metavar="X", help="also report decisions at this score")
     add("--target_far", type=float, metavar="FRACTION", help="also report decisions at this false acceptance rate")
@@ -78,9 +76,9 @@ def parse_arguments(arguments: Sequence[str] | None = None):
     add("--fuse", metavar="OUT", help="write a fusion of the systems, fitted on --dev, and evaluate it with them")
     add("--dev", nargs="+", default=[], metavar="DEV", help="dev scores for --fuse, one file per system")
     add("--dev_protocol", metavar="FILE", help="protocol of the dev scores")
-    add("--json", metavar="OUT", help="write all numbers")
-    add("--csv", metavar="OUT", help="write one row per system and condition")
-    add("--latex", action="store_true", help="print rows for a LaTeX table, too")
+    add("--json", metavar="OUT", help="write all numbers as JSON")
+    add("--csv", metavar="OUT", help="write one CSV row per system and condition")
+    add("--latex", action="store_true", help="also print rows of a LaTeX table")
     add("--official", action="store_true", help="print the ASVspoof 2019 package's text report instead")
     add("--plots", metavar="DIR", help="draw seven figures into this folder")
     options = parser.parse_args(arguments)
@@ -104,12 +102,13 @@ def _check_options(options) -> None:
 
 
 def _load(path: str, options, protocol: str | None) -> Scores:
+    """A score file, negated with --flip."""
     scores = read_scores(path, protocol)
     return dataclasses.replace(scores, score=-scores.score) if options.flip else scores
 
 
 def _select(scores: Scores, conditions: Sequence[str]) -> Scores:
-    """The trials that meet every COLUMN=VALUE. Raises UserError when a class is gone."""
+    """The trials that meet every COLUMN=VALUE. Raises UserError if a class has none left."""
     for condition in conditions:
         name, equals, value = condition.partition("=")
         column = scores.group(name)
@@ -123,7 +122,7 @@ def _select(scores: Scores, conditions: Sequence[str]) -> Scores:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Short names of systems: file stems, or whole paths where stems repeat."""
+    """Short names of systems: file stems, or whole paths if a stem repeats."""
     stems = [Path(path).stem for path in paths]
     names = stems if len(set(stems)) == len(stems) else list(paths)
     if len(set(names)) < len(names):
@@ -132,7 +131,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _systems(options) -> dict[str, Scores]:
-    """The systems to evaluate by name, the fusion among them if one is asked for."""
+    """The systems to evaluate by name, with their fusion if --fuse asks for it."""
     loaded = [_select(_load(path, options, options.protocol), options.where) for path in options.scores]
     systems = dict(zip(_names(options.scores), loaded, strict=True))
     if options.fuse:
@@ -144,7 +143,7 @@ def _systems(options) -> dict[str, Scores]:
 
 
 def main() -> None:
-    """The command."""
+    """Evaluate the systems; print, save and draw."""
     options = parse_arguments()
     systems = _systems(options)
     asv = read_asv_scores(options.asv_scores) if options.asv_scores else None
@@ -152,10 +151,13 @@ def main() -> None:
         name: evaluate(scores, asv, ASVSPOOF, options.threshold, options.target_far, options.group_by)
         for name, scores in systems.items()
     }
-    for (name, scores), path in zip(systems.items(), options.calibrate or [], strict=False):  # a fusion needs none
+    for (name, scores), path in zip(
+        systems.items(), options.calibrate or [], strict=False
+    ):  # a fusion is calibrated already
         calibrate(results[name], scores, _load(path, options, options.dev_protocol))
     comparisons = []
-    if resampled := options.bootstrap if options.bootstrap is not None else 1000 * (len(systems) > 1):
+    resampled = options.bootstrap if options.bootstrap is not None else 1000 * (len(systems) > 1)
+    if resampled:
         replicates = {name: bootstrap(scores, asv, resampled, options.seed) for name, scores in systems.items()}
         for name, scores in systems.items():
             add_intervals(results[name], replicates[name], scores)
@@ -166,7 +168,7 @@ def main() -> None:
 
 
 def _write(options, results: dict[str, dict], comparisons: list[dict]) -> None:
-    """Print and save what was asked for; warnings go to stderr."""
+    """Print and save what the options ask for; warnings go to stderr."""
     for name, result in results.items():
         for warning in result["warnings"]:
             print(f"warning: {name}: {warning}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Scores → numbers and tables."""
+"""Scores → numbers and tables: error rates, costs, calibration, intervals; readers and writers of score files."""

@@ -1,4 +1,4 @@
-"""Bootstrap: how far the trials at hand leave each metric uncertain."""
+"""Bootstrap: resamples of the trials, and 95 % intervals of every metric."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from metrics.tandem import AsvScores
 def bootstrap(
     scores: Scores, asv: AsvScores | None, n: int, seed: int, cost_model: CostModel = ASVSPOOF
 ) -> dict[str, np.ndarray]:
-    """Each metric on `n` resamples (n,) of the trials, clustered by speaker × attack where speakers are known.
+    """Each metric's values (n,) on `n` resamples of the trials, by speaker × attack cluster if speakers are known.
 
-    Bona fide trials and each attack are resampled among themselves. ASV error rates are held fixed.
+    Bona fide trials and each attack are resampled separately. ASV error rates are held fixed.
     """
     stratum, cluster = clusters(scores)
     return replicate(metrics_of(scores, asv, cost_model), resamples(stratum, cluster, n, seed))
@@ -43,13 +43,13 @@ def add_intervals(result: dict, replicates: dict[str, np.ndarray], scores: Score
 
 
 def _ends(values: np.ndarray) -> list[float] | None:
-    """The interval's ends; None where no resample differs: no error seen is no proof that there is none."""
+    """The interval's ends. None if all resamples agree: zero errors seen does not mean that there are none."""
     low, high = interval(values)
     return [low, high] if high - low > 1e-12 else None
 
 
 def clusters(scores: Scores) -> tuple[np.ndarray, np.ndarray | None]:
-    """(stratum, cluster) codes (N,): bona fide and each attack; speaker × stratum, or None without speakers."""
+    """(stratum, cluster) codes (N,): bona fide or the attack; speaker × stratum, or None without speakers."""
     _, stratum = np.unique(np.where(scores.is_bonafide, "bonafide", scores.attack), return_inverse=True)
     if "speaker" not in scores.groups:
         return stratum, None
@@ -59,11 +59,11 @@ def clusters(scores: Scores) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def resamples(stratum: np.ndarray, cluster: np.ndarray | None, n: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield `n` bootstrap resamples as trial weights (N,): how often each trial was drawn.
+    """Yield `n` bootstrap resamples as counts (N,): how often each trial was drawn.
 
-    Whole clusters are drawn with replacement within each stratum (here: bona fide, and each attack), as many as it has.
-    `cluster` (N,) integers 0 … C−1, each within one stratum; None makes every trial its own. The same arguments give
-    the same resamples, so that systems scored on the same trials are compared on the same draws.
+    Whole clusters are drawn with replacement within each stratum, as many as it has. cluster: (N,) integers 0 … C−1,
+    each within one stratum; None makes every trial its own cluster. The same arguments give the same resamples, so
+    that systems scored on the same trials are compared on the same draws.
     Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993); clusters: A. C. Davison and
     D. V. Hinkley, Bootstrap Methods and their Application (1997), §3.8.
     """
@@ -72,17 +72,17 @@ def resamples(stratum: np.ndarray, cluster: np.ndarray | None, n: int, seed: int
     stratum_of[cluster] = stratum
     groups = [np.flatnonzero(stratum_of == name) for name in np.unique(stratum)]
     rng = np.random.default_rng(seed)
-    times = np.empty(len(stratum_of))
+    counts = np.empty(len(stratum_of))
     for _ in range(n):
         for group in groups:
             drawn = rng.integers(len(group), size=len(group), dtype=np.int32)
-            times[group] = np.bincount(drawn, minlength=len(group))
-        yield times[cluster]
+            counts[group] = np.bincount(drawn, minlength=len(group))
+        yield counts[cluster]
 
 
-def replicate(battery: Callable[[np.ndarray], dict[str, float]], draws: Iterator[np.ndarray]) -> dict[str, np.ndarray]:
+def replicate(metrics: Callable[[np.ndarray], dict[str, float]], draws: Iterator[np.ndarray]) -> dict[str, np.ndarray]:
     """Each metric's values (n,) over the resamples."""
-    values = [battery(weights) for weights in draws]
+    values = [metrics(counts) for counts in draws]
     return {name: np.array([value[name] for value in values]) for name in values[0]}
 
 
@@ -101,7 +101,7 @@ def interval(replicates: np.ndarray) -> Interval:
 def p_value(differences: np.ndarray) -> float:
     """Two-sided bootstrap p of "no difference" from paired replicate differences (n,): twice the smaller tail.
 
-    One is added to the tail and to n (Davison and Hinkley 1997, §4.2), so that n resamples never claim p below 2/(n+1).
+    One is added to the tail and to n (Davison and Hinkley 1997, §4.2), so that p is never below 2/(n+1).
     """
     tail = min(np.sum(differences <= 0), np.sum(differences >= 0))
     return float(min(1.0, 2 * (tail + 1) / (len(differences) + 1)))

@@ -25,7 +25,7 @@ class Calibration(NamedTuple):
 def fit_calibration(
     score: np.ndarray, is_bonafide: np.ndarray, model: CostModel = ASVSPOOF, trial_weights: np.ndarray | None = None
 ) -> Calibration:
-    """The affine map of dev scores (N,) to LLRs; see `fit_fusion`, of which it is the case K = 1."""
+    """The affine map of dev scores (N,) to LLRs: `fit_fusion` with K = 1."""
     fusion = fit_fusion(np.asarray(score, np.float64)[:, None], is_bonafide, model, trial_weights)
     return Calibration(float(fusion.weights[0]), fusion.bias)
 
@@ -44,13 +44,13 @@ class Fusion(NamedTuple):
 def fit_fusion(
     scores: np.ndarray, is_bonafide: np.ndarray, model: CostModel = ASVSPOOF, trial_weights: np.ndarray | None = None
 ) -> Fusion:
-    """Logistic regression on scores (N, K) that weighs the classes as at the cost model's effective prior.
+    """Logistic regression on scores (N, K), with the classes weighted to the cost model's effective prior.
 
-    trial_weights (N,) > 0: how much each trial counts within its class; all alike if not given.
-    Newton's method; the targets are Platt's (n+1)/(n+2) and 1/(n+2), so that separable dev scores, too, have a finite
-    optimum. Sources: N. Brümmer et al., Fusion of heterogeneous speaker recognition systems, IEEE TASLP 15 (2007);
+    trial_weights (N,) > 0: the loss weight of each trial within its class; equal if not given.
+    Newton's method; the targets are Platt's (n+1)/(n+2) and 1/(n+2), so that separable dev scores have a finite
+    optimum too. Sources: N. Brümmer et al., Fusion of heterogeneous speaker recognition systems, IEEE TASLP 15 (2007);
     J. Platt, Probabilistic outputs for support vector machines, in Advances in Large Margin Classifiers (2000).
-    Raises UserError when a class is missing or a system scores every trial the same.
+    Raises UserError when a class is missing or a system gives every trial the same score.
     """
     count = np.array([np.sum(~is_bonafide), np.sum(is_bonafide)])
     spread = scores.std(axis=0)
@@ -65,15 +65,15 @@ def fit_fusion(
     mean = scores.mean(axis=0)
     design = np.column_stack(((scores - mean) / spread, np.ones(len(scores))))
     target = np.where(is_bonafide, (count[1] + 1) / (count[1] + 2), 1 / (count[0] + 2))
-    times = np.ones(len(scores)) if trial_weights is None else trial_weights
-    weight = times * np.where(is_bonafide, prior / times[is_bonafide].sum(), (1 - prior) / times[~is_bonafide].sum())
+    weight = np.ones(len(scores)) if trial_weights is None else trial_weights
+    weight = weight * np.where(is_bonafide, prior / weight[is_bonafide].sum(), (1 - prior) / weight[~is_bonafide].sum())
     slopes = _newton(design, target, weight, prior_log_odds)
     weights = slopes[:-1] / spread
     return Fusion(weights, float(slopes[-1] - mean @ weights))
 
 
 def _newton(design: np.ndarray, target: np.ndarray, weight: np.ndarray, offset: float) -> np.ndarray:
-    """Minimise Σ weight · cross-entropy(target, σ(design @ θ + offset)), which is convex, by damped Newton steps."""
+    """Minimise the convex loss Σ weight · cross-entropy(target, σ(design @ θ + offset)) by damped Newton steps."""
 
     def loss(theta: np.ndarray) -> float:
         logit = design @ theta + offset
@@ -95,7 +95,7 @@ def _newton(design: np.ndarray, target: np.ndarray, weight: np.ndarray, offset: 
 
 
 def calibrate(result: dict, scores: Scores, dev: Scores) -> None:
-    """Fit an affine map to LLRs on `dev`; add `calibrated`: a, b and the LLRs' act_dcf and cllr on `scores`."""
+    """Fit a calibration on `dev`; add `calibrated` to an `evaluate` result: a, b, and act_dcf and cllr of the LLRs."""
     calibration = fit_calibration(dev.score, dev.is_bonafide)
     bonafide, spoof = calibration.llr(scores.bonafide), calibration.llr(scores.spoof)
     result["calibrated"] = {
@@ -103,22 +103,23 @@ def calibrate(result: dict, scores: Scores, dev: Scores) -> None:
         "act_dcf": compute_act_dcf(bonafide, spoof),
         "cllr": compute_cllr(bonafide, spoof),
     }
-    result["warnings"] += _fitting_doubts(scores, dev, calibration.a)
+    result["warnings"] += _fitting_warnings(scores, dev, calibration.a)
 
 
 def fuse(systems: Sequence[Scores], devs: Sequence[Scores]) -> Scores:
     """The logistic fusion of several systems, fitted on their dev scores; its scores are LLRs.
 
-    Raises UserError where systems were not scored on the same trials.
+    Raises UserError when systems were not scored on the same trials.
     """
     systems, devs = _same_trials(systems), _same_trials(devs)
     fusion = fit_fusion(np.column_stack([dev.score for dev in devs]), devs[0].is_bonafide)
     llr = fusion.llr(np.column_stack([scores.score for scores in systems]))
-    doubts = _fitting_doubts(systems[0], devs[0], float(fusion.weights.min()))
-    return dataclasses.replace(systems[0], score=llr, asv={}, warnings=doubts)
+    warnings = _fitting_warnings(systems[0], devs[0], float(fusion.weights.min()))
+    return dataclasses.replace(systems[0], score=llr, asv={}, warnings=warnings)
 
 
 def _same_trials(systems: Sequence[Scores]) -> list[Scores]:
+    """The systems with their trials in one order. Raises UserError when they were not scored on the same trials."""
     aligned = [common_trials(systems[0], other) for other in systems]
     for other, (first, _) in zip(systems, aligned, strict=True):
         if first is not systems[0] or len(other.score) != len(first.score):
@@ -130,10 +131,11 @@ def _same_trials(systems: Sequence[Scores]) -> list[Scores]:
     return [other for _, other in aligned]
 
 
-def _fitting_doubts(scores: Scores, dev: Scores, least_weight: float) -> list[str]:
-    doubts = []
-    if shared := len(set(scores.utt_id.tolist()) & set(dev.utt_id.tolist())):
-        doubts.append(f"fitted on {shared:,} of the trials that it is tested on: the result is too good")
+def _fitting_warnings(scores: Scores, dev: Scores, least_weight: float) -> list[str]:
+    """Warnings about a fit on the trials that it is tested on, and about a negative weight."""
+    warnings = []
+    if both := len(set(scores.utt_id.tolist()) & set(dev.utt_id.tolist())):
+        warnings.append(f"fitted on {both:,} of the trials that it is tested on: the result is too good")
     if least_weight < 0:
-        doubts.append(f"the fit gave a system the negative weight {least_weight:.3g}: inverted or redundant scores")
-    return doubts
+        warnings.append(f"the fit gave a system the negative weight {least_weight:.3g}: inverted or redundant scores")
+    return warnings

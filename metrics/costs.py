@@ -1,4 +1,4 @@
-"""Costs of a countermeasure alone: the DCF of ASVspoof 5, minimal and at the Bayes threshold, and Cllr."""
+"""The cost model, and costs of a countermeasure alone: min DCF and act DCF of ASVspoof 5, and Cllr."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from metrics.error_rates import compute_det_curve
 
 @dataclass(frozen=True)
 class CostModel:
-    """Priors and costs. The defaults are ASVspoof 2019's, and as far as they are used, also 2021's and 5's."""
+    """Priors and costs. The defaults are those of ASVspoof 2019; 2021 and 5 use the same ones where they use any."""
 
     p_spoof: float = 0.05
     p_target: float = 0.95 * 0.99
@@ -39,7 +39,7 @@ class Cost(NamedTuple):
     false_alarm: float
 
     def along(self, frr: np.ndarray, far: np.ndarray) -> np.ndarray:
-        """The cost at every operating point."""
+        """The cost at every point of a curve."""
         return self.offset + self.miss * frr + self.false_alarm * far
 
 
@@ -57,18 +57,18 @@ def compute_min_dcf(bonafide: np.ndarray, spoof: np.ndarray, model: CostModel = 
 
 
 def bayes_threshold(model: CostModel) -> float:
-    """The LLR at which both decisions cost the same: −log β, β = C_miss(1 − π_spoof) / (C_fa π_spoof)."""
+    """The LLR where both decisions cost the same: −log β, β = C_miss(1 − π_spoof) / (C_fa π_spoof)."""
     return float(-np.log(model.c_miss_cm * (1 - model.p_spoof) / (model.c_fa_cm * model.p_spoof)))
 
 
 def compute_act_dcf(bonafide: np.ndarray, spoof: np.ndarray, model: CostModel = ASVSPOOF) -> float:
-    """The normalised DCF with scores taken as LLRs, accepting at `bayes_threshold` and above (ASVspoof 5, track 1)."""
+    """The normalised DCF if scores are LLRs, accepting at `bayes_threshold` and above (ASVspoof 5, track 1)."""
     threshold = bayes_threshold(model)
     return float(detection_cost(model).along(np.mean(bonafide < threshold), np.mean(spoof >= threshold)))
 
 
 def compute_cllr(bonafide: np.ndarray, spoof: np.ndarray) -> float:
-    """The cost of log-likelihood ratios, in bits: 0 is perfect, 1 knows nothing, above 1 misleads.
+    """The cost of log-likelihood ratios, in bits: 0 is perfect, 1 is no information, above 1 misleads.
 
     Source: N. Brümmer and J. du Preez, Application-independent evaluation of speaker detection, CSL 20 (2006).
     """

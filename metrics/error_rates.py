@@ -1,7 +1,7 @@
-"""FRR and FAR at every threshold and at one: the DET curve, EER, ROCCH-EER, AUC, and decisions. Arrays in, numbers out.
+"""FRR and FAR at every threshold: the DET curve, EER, ROCCH-EER and AUC; decisions at one threshold.
 
-A higher score means more bona fide. Rates are fractions: FRR (P_miss) of the bona fide trials is rejected, FAR (P_fa)
-of the spoof trials is accepted. Everything is float64 and takes O(n log n).
+A higher score means more bona fide. FRR (P_miss) is the fraction of bona fide trials that is rejected, FAR (P_fa) the
+fraction of spoof trials that is accepted. Arrays in, float64 out; everything takes O(n log n).
 """
 
 from typing import NamedTuple
@@ -12,21 +12,24 @@ from common.errors import UserError
 
 
 class Rates(NamedTuple):
-    """Error rates at every operating point, accept-all first: `frr` rises 0 → 1, `far` falls 1 → 0; each (N+1,)."""
+    """Error rates at every threshold, from accepting all: `frr` rises 0 → 1, `far` falls 1 → 0; each (N+1,)."""
 
     frr: np.ndarray
     far: np.ndarray
 
 
 class Ranking:
-    """Trials sorted once, so that their error rates under any trial weights cost one pass.
+    """Trials sorted once; their error rates then take one pass, however often each trial counts.
 
-    Ties stand as in the challenge's own code: bona fide before spoof, a stable sort. Among equal scores the curve thus
-    goes through points that no threshold realises; the official EER is defined on them, AUC is not (`ends`).
+    Ties are ordered as in the official code: bona fide before spoof, in a stable sort. Between equal scores the curve
+    therefore has points that no threshold reaches. The official EER uses these points, AUC does not (`ends`).
     """
 
     def __init__(self, score: np.ndarray, is_bonafide: np.ndarray, among: np.ndarray | None = None):
-        """score (N,), is_bonafide (N,) bool; only trials `among` (N,) bool. Raises UserError for what has no curve."""
+        """score (N,); is_bonafide (N,) bool; among (N,) bool: the trials to rank, default all.
+
+        Raises UserError when a class is missing or a score is not finite.
+        """
         among = np.ones(len(score), dtype=bool) if among is None else among
         counts = np.bincount(is_bonafide[among], minlength=2)
         if not counts.all():
@@ -43,13 +46,13 @@ class Ranking:
         self.is_bonafide = is_bonafide[self.order]
         lower, upper = self.score[:-1], self.score[1:]
         self.ends = np.flatnonzero(np.concatenate(([True], lower < upper, [True])))
-        # Only between a spoof and the next bona fide trial can a cost c·frr + c'·far be least.
+        # A cost c·frr + c'·far can be least only between a spoof trial and a bona fide trial that follows it.
         turns = ~self.is_bonafide[:-1] & self.is_bonafide[1:]
         self.corners = np.flatnonzero(np.concatenate(([True], turns, [True])))
 
-    def rates(self, weights: np.ndarray | None = None) -> Rates:
-        """The curve; `weights` (N,) count each trial so many times: whole numbers, which float64 adds exactly."""
-        counts = np.ones(len(self.order)) if weights is None else weights[self.order]
+    def rates(self, counts: np.ndarray | None = None) -> Rates:
+        """The curve. `counts` (N,): how often each trial counts; whole numbers, because float64 adds those exactly."""
+        counts = np.ones(len(self.order)) if counts is None else counts[self.order]
         rejected = np.cumsum(counts * self.is_bonafide)
         rejected_spoof = np.cumsum(counts) - rejected
         frr = np.concatenate(([0.0], rejected / rejected[-1]))
@@ -58,7 +61,7 @@ class Ranking:
 
     @property
     def thresholds(self) -> np.ndarray:
-        """(N+1,): point i rejects scores up to and including threshold i; the first lies 0.001 below all scores."""
+        """(N+1,): point i rejects scores up to and including threshold i; the first is 0.001 below the lowest score."""
         return np.concatenate(([self.score[0] - 0.001], self.score))
 
 
@@ -85,7 +88,7 @@ def compute_det_curve(bonafide: np.ndarray, spoof: np.ndarray) -> DetCurve:
 
 
 class EER(NamedTuple):
-    """`eer` is a fraction; at `threshold` scores up to and including it are rejected."""
+    """`eer` is a fraction; scores up to and including `threshold` are rejected."""
 
     eer: float
     threshold: float
@@ -102,14 +105,15 @@ def compute_eer(bonafide: np.ndarray, spoof: np.ndarray) -> EER:
 
 
 def eer_at(frr: np.ndarray, far: np.ndarray) -> float:
+    """The official EER of a curve."""
     point = np.argmin(np.abs(frr - far))
     return float(frr[point] + far[point]) / 2
 
 
 def compute_rocch_eer(bonafide: np.ndarray, spoof: np.ndarray) -> float:
-    """The EER of the ROC convex hull: the least EER of any rule that randomises between thresholds.
+    """The EER of the ROC convex hull: the least EER that choosing at random between thresholds can reach.
 
-    Unlike the official EER it depends neither on the order of ties nor on how often each trial is repeated.
+    Unlike the official EER it does not depend on the order of ties, nor on how often each trial is repeated.
     Source: N. Brümmer, Measuring, refining and calibrating speaker and language information extracted from speech (PhD
     thesis, Stellenbosch 2010); N. Brümmer and E. de Villiers, The BOSARIS toolkit, arXiv:1304.2865.
     """
@@ -119,10 +123,10 @@ def compute_rocch_eer(bonafide: np.ndarray, spoof: np.ndarray) -> float:
 
 
 def rocch_eer_at(frr: np.ndarray, far: np.ndarray) -> float:
-    """Where the lower convex hull of the points crosses frr = far.
+    """The point where the lower convex hull of a curve crosses frr = far.
 
-    A segment between a point on each side of the diagonal is pulled down to the lowest point parallel to it until none
-    is lower: each step reaches another vertex of the hull, so it ends, usually within ten steps.
+    Starts from a segment across the diagonal and replaces one end by the curve's lowest point in the direction normal
+    to it, until no point is lower. Each step reaches another vertex of the hull, so it ends, usually within ten steps.
     """
     above, below = (0.0, 1.0), (1.0, 0.0)  # (frr, far): accept all, reject all
     while True:
@@ -149,6 +153,7 @@ def compute_auc(bonafide: np.ndarray, spoof: np.ndarray) -> float:
 
 
 def auc_at(frr: np.ndarray, far: np.ndarray) -> float:
+    """The area under a curve, by the trapezoidal rule."""
     return float(np.sum((far[:-1] - far[1:]) * (2 - frr[:-1] - frr[1:])) / 2)
 
 
@@ -162,13 +167,13 @@ class Decisions(NamedTuple):
     frr: float
     far: float
     accuracy: float
-    f1_bonafide: float  # bona fide as the class to be found
-    f1_spoof: float  # spoof as the class to be found; papers use either
+    f1_bonafide: float  # bona fide is the positive class
+    f1_spoof: float  # spoof is the positive class; papers use either
     confusion: list[list[int]]
 
 
 def decide(bonafide: np.ndarray, spoof: np.ndarray, threshold: float) -> Decisions:
-    """Accept what scores above `threshold`: so the official DET counts, where a threshold's own trial is rejected."""
+    """Accept scores above `threshold`. Like the official DET curve, this rejects a score equal to the threshold."""
     accepted, false_alarms = int(np.sum(bonafide > threshold)), int(np.sum(spoof > threshold))
     missed, caught = len(bonafide) - accepted, len(spoof) - false_alarms
     errors = missed + false_alarms
@@ -184,7 +189,7 @@ def decide(bonafide: np.ndarray, spoof: np.ndarray, threshold: float) -> Decisio
 
 
 def threshold_at_far(spoof: np.ndarray, target_far: float) -> float:
-    """The lowest threshold at which at most the share `target_far` of spoof trials (S,) scores above it."""
+    """The lowest threshold that at most the fraction `target_far` of the spoof scores (S,) exceeds."""
     allowed = int(np.floor(target_far * len(spoof) + 1e-9))  # 1e-9: 0.29 · 100 is 28.999…
     descending = np.sort(spoof)[::-1]
     return float(descending[allowed]) if allowed < len(spoof) else float(np.nextafter(descending[-1], -np.inf))

@@ -1,19 +1,10 @@
-"""Scores → every number that the field publishes, as one result ready for JSON."""
+"""Scores of one system → every metric, as one result ready for JSON."""
 
 import numpy as np
 
 from common.errors import UserError
 from metrics.costs import ASVSPOOF, Cost, CostModel, bayes_threshold, detection_cost
-from metrics.error_rates import (
-    EER,
-    Ranking,
-    auc_at,
-    compute_eer,
-    decide,
-    eer_at,
-    rocch_eer_at,
-    threshold_at_far,
-)
+from metrics.error_rates import EER, Ranking, auc_at, compute_eer, decide, eer_at, rocch_eer_at, threshold_at_far
 from metrics.scores import Scores
 from metrics.tandem import (
     AsvErrorRates,
@@ -27,6 +18,7 @@ from metrics.tandem import (
 )
 
 _PERCENT = {"eer": "eer_percent", "rocch_eer": "rocch_eer_percent"}  # metrics that are reported in percent
+# The metrics of all trials together, in the order in which tables show them.
 HEADLINE = ("eer", "rocch_eer", "min_tdcf", "min_tdcf_2021", "auc", "min_dcf", "act_dcf", "cllr")
 
 
@@ -38,13 +30,13 @@ def evaluate(
     target_far: float | None = None,
     group_by: str | None = None,
 ) -> dict:
-    """Every metric of one system, ready for JSON: floats, `_percent` where the name says so, None where not defined.
+    """Every metric of one system, ready for JSON: floats, in percent if the name says so; None if undefined.
 
     Keys: n_bonafide, n_spoof, eer_percent, eer_threshold, rocch_eer_percent, min_tdcf (2019 form), min_tdcf_threshold,
     min_tdcf_2021, auc, min_dcf, act_dcf, cllr; asv: the verifier's error rates; sasv: a_dcf, t_eer_percent; decisions:
-    one per threshold (the EER's, `threshold`, that of `target_far`, a fraction); per_attack: {A07: {n, eer_percent,
+    at the threshold of the EER, at `threshold`, and where FAR ≤ `target_far`; per_attack: {A07: {n, eer_percent,
     min_tdcf}}, with the pooled bona fide trials and the pooled ASV spoof miss rate; groups: by the column `group_by`;
-    warnings. Raises UserError where ASV scores or the column do not serve.
+    warnings. Raises UserError when ASV scores define no t-DCF or trials have no such column.
     """
     values = metrics_of(scores, asv, cost_model)()
     rates = asv_error_rates(asv) if asv is not None else None
@@ -73,7 +65,7 @@ def evaluate(
 
 
 def _per_attack(scores: Scores, values: dict[str, float]) -> dict[str, dict]:
-    """{attack: {n, eer_percent, min_tdcf}} from a battery's values; empty where no attack is known."""
+    """{attack: {n, eer_percent, min_tdcf}} from the values of `AllMetrics`; empty if no attack is known."""
     attacks, counts = np.unique(scores.attack[~scores.is_bonafide], return_counts=True)
     return {
         str(name): {"n": int(n), "eer_percent": values[f"eer/{name}"] * 100, "min_tdcf": values.get(f"min_tdcf/{name}")}
@@ -83,16 +75,17 @@ def _per_attack(scores: Scores, values: dict[str, float]) -> dict[str, dict]:
 
 
 def _evaluate_groups(scores: Scores, rates: AsvErrorRates | None, cost_model: CostModel, name: str) -> dict:
-    """{value: {n_bonafide, n_spoof, eer_percent, min_tdcf}} with both classes taken from within the group."""
+    """{value: {n_bonafide, n_spoof, eer_percent, min_tdcf}}: both classes are those of the group."""
     groups = {}
     values, codes = np.unique(scores.group(name), return_inverse=True)
     for code, value in enumerate(values):
-        part = scores.take(codes == code)
-        row = {"n_bonafide": len(part.bonafide), "n_spoof": len(part.spoof), "eer_percent": None, "min_tdcf": None}
-        if len(part.bonafide) and len(part.spoof):
-            row["eer_percent"] = compute_eer(part.bonafide, part.spoof).eer * 100
+        group = scores.take(codes == code)
+        bonafide, spoof = group.bonafide, group.spoof
+        row = {"n_bonafide": len(bonafide), "n_spoof": len(spoof), "eer_percent": None, "min_tdcf": None}
+        if len(bonafide) and len(spoof):
+            row["eer_percent"] = compute_eer(bonafide, spoof).eer * 100
             if rates:
-                row["min_tdcf"] = compute_min_tdcf(part.bonafide, part.spoof, rates, cost_model).min_tdcf
+                row["min_tdcf"] = compute_min_tdcf(bonafide, spoof, rates, cost_model).min_tdcf
         groups[str(value)] = row
     return groups
 
@@ -116,7 +109,7 @@ def _evaluate_sasv(scores: Scores) -> dict | None:
 
 
 def _suspicions(scores: Scores, eer: EER, asv: AsvScores | None) -> list[str]:
-    """Warnings about polarity, ties and ASV scores of another partition."""
+    """Warnings about inverted scores, ties, and ASV scores of another partition."""
     found = []
     if eer.eer > 0.5:
         found.append(f"EER {eer.eer:.1%} is above 50 %: scores look inverted (--flip changes their sign)")
@@ -139,12 +132,12 @@ def _suspicions(scores: Scores, eer: EER, asv: AsvScores | None) -> list[str]:
 
 
 class AllMetrics:
-    """Every metric of one system as a function of trial weights: computed once as it is, then on every resample."""
+    """Every metric of one system, as a function of how often each trial counts (resamples count differently)."""
 
     def __init__(
         self, score: np.ndarray, is_bonafide: np.ndarray, attack: np.ndarray, costs: dict[str, Cost], model: CostModel
     ):
-        """score, is_bonafide, attack: (N,); each of `costs` becomes a minimum cost of that name."""
+        """score, is_bonafide, attack: (N,); costs: those whose minimum is a metric, by its name."""
         self.pooled = Ranking(score, is_bonafide)
         self.costs = {"min_dcf": detection_cost(model), **costs}
         self.is_bonafide = is_bonafide
@@ -153,12 +146,12 @@ class AllMetrics:
         names = np.unique(attack[~is_bonafide])
         self.attacks = {name: Ranking(score, is_bonafide, is_bonafide | (attack == name)) for name in names}
 
-    def __call__(self, weights: np.ndarray | None = None) -> dict[str, float]:
+    def __call__(self, counts: np.ndarray | None = None) -> dict[str, float]:
         """`eer, rocch_eer, auc, act_dcf, cllr`, the minimum costs, and `eer/<attack>`, `min_tdcf/<attack>`."""
-        frr, far = self.pooled.rates(weights)
+        frr, far = self.pooled.rates(counts)
         corner_frr, corner_far = frr[self.pooled.corners], far[self.pooled.corners]
-        bonafide_bits, spoof_bits = self._class_means(self.bits, weights)
-        miss, false_alarm = self._class_means(self.wrong, weights)
+        bonafide_bits, spoof_bits = self._class_means(self.bits, counts)
+        miss, false_alarm = self._class_means(self.wrong, counts)
         values = {
             "eer": eer_at(frr, far),
             "rocch_eer": rocch_eer_at(corner_frr, corner_far),
@@ -168,23 +161,23 @@ class AllMetrics:
         }
         values |= {name: float(cost.along(corner_frr, corner_far).min()) for name, cost in self.costs.items()}
         for name, ranking in self.attacks.items():
-            rates = ranking.rates(weights)
+            rates = ranking.rates(counts)
             values[f"eer/{name}"] = eer_at(*rates)
             if "min_tdcf" in self.costs:
                 cost = self.costs["min_tdcf"].along(rates.frr[ranking.corners], rates.far[ranking.corners])
                 values[f"min_tdcf/{name}"] = float(cost.min())
         return values
 
-    def _class_means(self, values: np.ndarray, weights: np.ndarray | None) -> tuple[float, float]:
-        """The weighted means of `values` (N,) over bona fide and over spoof trials."""
-        weights = np.ones(len(values)) if weights is None else weights
-        bonafide = np.where(self.is_bonafide, weights, 0)
-        spoof = weights - bonafide
+    def _class_means(self, values: np.ndarray, counts: np.ndarray | None) -> tuple[float, float]:
+        """The means of `values` (N,) over bona fide and over spoof trials, each counted `counts` times."""
+        counts = np.ones(len(values)) if counts is None else counts
+        bonafide = np.where(self.is_bonafide, counts, 0)
+        spoof = counts - bonafide
         return float((bonafide * values).sum() / bonafide.sum()), float((spoof * values).sum() / spoof.sum())
 
 
 def metrics_of(scores: Scores, asv: AsvScores | None, cost_model: CostModel) -> AllMetrics:
-    """All metrics of a system; the tandem ones where there are ASV scores."""
+    """All metrics of a system; t-DCF only with ASV scores."""
     costs = {}
     if asv is not None:
         rates = asv_error_rates(asv)
@@ -193,5 +186,5 @@ def metrics_of(scores: Scores, asv: AsvScores | None, cost_model: CostModel) -> 
 
 
 def reported(metric: str, value):
-    """A metric's value or values under its reported name, in its reported unit."""
+    """A metric's reported name, and its value or values in the reported unit."""
     return (_PERCENT[metric], value * 100) if metric in _PERCENT else (metric, value)

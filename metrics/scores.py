@@ -1,4 +1,4 @@
-"""Labels, and the scored trials of one system."""
+"""Labels and polarity, and the scored trials of one system: what every metric is computed from."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ import numpy as np
 
 from common.errors import UserError
 
-SPOOF, BONAFIDE = 0, 1  # labels; a score is logits[:, BONAFIDE]
-KEYS = {  # never 0 and 1, which papers use either way
+SPOOF, BONAFIDE = 0, 1  # class indices of a model's logits; a score is logits[:, BONAFIDE]
+KEYS = {  # key in a file → is bona fide. Not 0 and 1: papers use them either way
     **dict.fromkeys(("bonafide", "bona-fide", "bona_fide", "genuine", "human", "real"), True),
     **dict.fromkeys(("spoof", "fake"), False),
 }
@@ -18,14 +18,14 @@ LISTED = 5  # names shown of a longer list
 
 @dataclass
 class Scores:
-    """Scored and labelled trials of one system, in the file's order; N of them."""
+    """N scored and labelled trials of one system, in the order of the file."""
 
     utt_id: np.ndarray  # (N,) str
     score: np.ndarray  # (N,) float64, higher = more bona fide
     is_bonafide: np.ndarray  # (N,) bool
     attack: np.ndarray  # (N,) str, "-" for bona fide and for a spoof of unknown attack
     groups: dict[str, np.ndarray] = field(default_factory=dict)  # further columns by name, (N,) str: speaker, codec, …
-    asv: dict[str, np.ndarray] = field(default_factory=dict)  # asv_score, sasv_score (N,), if the trials carry them
+    asv: dict[str, np.ndarray] = field(default_factory=dict)  # asv_score, sasv_score (N,), if the file has them
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self):
@@ -43,7 +43,7 @@ class Scores:
         return self.score[~self.is_bonafide]
 
     def take(self, rows: np.ndarray) -> "Scores":
-        """These rows (indices or a mask) only, in that order."""
+        """The trials at `rows` (indices or a mask), in that order."""
         return dataclasses.replace(
             self,
             utt_id=self.utt_id[rows],
@@ -55,7 +55,7 @@ class Scores:
         )
 
     def group(self, name: str) -> np.ndarray:
-        """The column `name` (N,). Raises UserError naming those there are."""
+        """The column `name` (N,). Raises UserError that lists the columns if there is none of this name."""
         columns = {"attack": self.attack, **self.groups}
         if name not in columns:
             raise UserError(f"trials have no {name}", " or ".join(columns), f"{name!r} (a --protocol may give it)")
@@ -63,7 +63,7 @@ class Scores:
 
 
 def common_trials(first: Scores, second: Scores) -> tuple[Scores, Scores]:
-    """The trials that both have, in one order; `first` itself when they have the same."""
+    """The trials of both systems in one order; `first` itself if it has no others. Raises UserError if none pair up."""
     position = {name: row for row, name in enumerate(second.utt_id.tolist())}
     rows = np.array([position.get(name, -1) for name in first.utt_id.tolist()])
     if (rows < 0).any():

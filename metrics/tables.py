@@ -1,4 +1,4 @@
-"""Results as text: the report, the comparison of systems, LaTeX rows and CSV."""
+"""`evaluate` results as text: the report, the comparison of systems, LaTeX rows and CSV."""
 
 import csv
 import textwrap
@@ -13,7 +13,7 @@ LABELS = {  # reported name → its label in tables
 
 
 def format_report(result: dict, name: str = "", official: bool = False) -> str:
-    """The table for people of an `evaluate` result; `official`: the ASVspoof 2019 package's text report instead."""
+    """A result as a table; with `official`, as the text report of the ASVspoof 2019 package."""
     if official:
         return _format_official(result)
     lines = [f"{name or 'scores'}: {result['n_bonafide']:,} bona fide and {result['n_spoof']:,} spoof trials"]
@@ -32,7 +32,7 @@ def _brackets(ends: list[float] | None) -> str:
 
 
 def _format_further(result: dict) -> list[str]:
-    """Calibrated costs, the verifier, SASV, and what the intervals are."""
+    """Calibrated costs, SASV, the verifier, and how the intervals were made."""
     lines = []
     if calibrated := result.get("calibrated"):
         lines += [
@@ -76,15 +76,15 @@ def _format_decisions(decisions: list[dict]) -> list[str]:
     return lines
 
 
-def _format_breakdown(what: str, rows: dict[str, dict]) -> list[str]:
-    """Per attack or per group: counts, EER with its interval, min t-DCF; – where a class is missing."""
+def _format_breakdown(column: str, rows: dict[str, dict]) -> list[str]:
+    """Per attack or group: counts, EER with its interval, min t-DCF; – if a class is missing."""
     width = max(9, *map(len, rows)) + 2
-    counts = ("n",) if what == "attack" else ("n_bonafide", "n_spoof")
+    counts = ("n",) if column == "attack" else ("n_bonafide", "n_spoof")
     heads = {"n": "spoof", "n_bonafide": "bona fide", "n_spoof": "spoof"}
     head = "".join(f"{heads[count]:>10}" for count in counts) + f"{'EER %':>11}{'t-DCF 2019':>12}"
     if any(row.get("eer_percent_interval") for row in rows.values()):
         head += "   EER, 95 %"
-    lines = ["", f"  {what:<{width}}{head}"]
+    lines = ["", f"  {column:<{width}}{head}"]
     for name, row in rows.items():
         cells = "".join(f"{row[count]:>10,}" for count in counts)
         cells += f"{_cell(row['eer_percent'], '.6f'):>11}{_cell(row['min_tdcf'], '.6f'):>12}"
@@ -97,7 +97,7 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def _format_official(result: dict) -> str:
-    """The numbers of the organisers' report, in its order and precision."""
+    """The numbers of the ASVspoof 2019 package's report, in its order and precision."""
     lines = ["", "CM SYSTEM", f"\tEER\t\t= {result['eer_percent']:12.9f} % (Equal error rate for countermeasure)"]
     if result["min_tdcf"] is not None:
         lines += ["", "TANDEM", f"\tmin-tDCF\t\t= {result['min_tdcf']:12.9f}"]
@@ -110,7 +110,7 @@ def _format_official(result: dict) -> str:
 
 
 def format_comparison(results: dict[str, dict], comparisons: list[dict]) -> str:
-    """One line for each system, then the paired tests."""
+    """One line per system, then the paired tests."""
     keys = [key for key in LABELS if any(row[key] is not None for row in results.values())]
     keys.remove("rocch_eer_percent")
     width = max(6, *map(len, results)) + 1
@@ -129,7 +129,7 @@ def format_comparison(results: dict[str, dict], comparisons: list[dict]) -> str:
 
 
 def format_latex(results: dict[str, dict]) -> str:
-    """Rows for a table: system, EER (%), min t-DCF, then the EER (%) of each attack; the columns in a comment above."""
+    """Table rows: system, EER (%), min t-DCF, EER (%) of each attack; a comment above names the columns."""
     attacks = sorted({attack for result in results.values() for attack in result["per_attack"]})
     lines = [f"% system & EER (\\%) & min t-DCF{''.join(f' & {attack}' for attack in attacks)} \\\\"]
     for name, result in results.items():
@@ -145,19 +145,19 @@ def format_latex(results: dict[str, dict]) -> str:
 
 
 def write_csv(path: str | Path, results: dict[str, dict]) -> None:
-    """One row for each system's pooled trials, each attack and each group; full precision."""
+    """One row per system and condition (pooled, each attack, each group), in full precision."""
     heads = ["system", "condition", "n_bonafide", "n_spoof", *LABELS, "eer_percent_low", "eer_percent_high"]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, heads, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
         for name, result in results.items():
-            shared = {"system": name, "n_bonafide": result["n_bonafide"]}
+            first = {"system": name, "n_bonafide": result["n_bonafide"]}
             pooled = with_interval(result)
             attacks = {attack: {**row, "n_spoof": row["n"]} for attack, row in result["per_attack"].items()}
             for condition, row in {"pooled": pooled, **attacks, **result["groups"]}.items():
                 low, high = row.get("eer_percent_interval") or (None, None)
                 ends = {"eer_percent_low": low, "eer_percent_high": high}
-                table.writerow({**shared, **row, **ends, "condition": condition})
+                table.writerow({**first, **row, **ends, "condition": condition})
 
 
 def with_interval(result: dict) -> dict:

@@ -1,4 +1,4 @@
-"""A countermeasure together with a speaker verifier (ASV): t-DCF, a-DCF and t-EER."""
+"""A countermeasure together with a speaker verifier (ASV): min t-DCF, a-DCF and t-EER."""
 
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ def tandem_cost(asv: AsvErrorRates, model: CostModel, form: str = "legacy") -> C
     ASVspoof 2019 evaluation plan: no offset, divided by min(C1, C2).
     form "revised": ASVspoof 2021 — T. Kinnunen et al., Tandem assessment, IEEE/ACM TASLP 28 (2020), ASV-constrained:
     the verifier's own cost C0 stays in, divided by C0 + min(C1, C2).
-    Raises UserError where the verifier is so poor that the t-DCF is not defined.
+    Raises UserError when the verifier is too poor for a t-DCF.
     """
     own = model.p_target * model.c_miss_asv * asv.p_miss + model.p_nontarget * model.c_fa_asv * asv.p_fa
     false_alarm = model.p_spoof * model.c_fa_cm * (1 - asv.p_miss_spoof)
@@ -64,7 +64,7 @@ def tandem_cost(asv: AsvErrorRates, model: CostModel, form: str = "legacy") -> C
 
 
 class MinTDCF(NamedTuple):
-    """The least normalised t-DCF and the threshold that attains it (scores up to and including it are rejected)."""
+    """The least normalised t-DCF and its threshold (scores up to and including it are rejected)."""
 
     min_tdcf: float
     threshold: float
@@ -77,7 +77,7 @@ def compute_min_tdcf(
     cost_model: CostModel = ASVSPOOF,
     form: str = "legacy",
 ) -> MinTDCF:
-    """The least normalised tandem cost over the countermeasure's thresholds; `tandem_cost` has forms and sources."""
+    """The least normalised t-DCF over the countermeasure's thresholds; see `tandem_cost` for forms and sources."""
     frr, far, thresholds = compute_det_curve(bonafide, spoof)
     cost = tandem_cost(asv_rates, cost_model, form).along(frr, far)
     point = np.argmin(cost)
@@ -112,10 +112,11 @@ class Tandem(NamedTuple):
 
 
 def compute_t_eer(tandem: Tandem) -> float:
-    """The concurrent tandem EER: where miss rate and false alarm rates for nontargets and for spoofs agree.
+    """The concurrent tandem EER: where the miss rate equals the false alarm rates of nontargets and of spoofs.
 
-    For each verifier threshold, the countermeasure threshold at which the tandem's miss and false alarm rates meet; of
-    this path, the point where the answer does not depend on how many impostors are spoofs. NaN where there is none.
+    For each verifier threshold, find the countermeasure threshold where the tandem's miss and false alarm rates meet.
+    On this path, take the point where the result does not depend on the proportion of spoofs among impostors. NaN if
+    there is none.
     Source: T. Kinnunen et al., t-EER, IEEE TPAMI 46 (2024), arXiv:2309.12237; details as in the ASVspoof 5 package.
     """
     frr, far, _ = compute_det_curve(tandem.cm_bonafide, tandem.cm_spoof)

@@ -1,4 +1,4 @@
-"""Figures of audio data: a data set's durations and giveaway cues, and one utterance under each augmentation."""
+"""Figures of audio data: durations and cues of a data set, and one utterance under each augmentation."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from plots.style import (
-    CLASSES,
+    CLASS_LOOKS,
     COLOURS,
     DOT,
     MARKERS,
@@ -14,37 +14,38 @@ from plots.style import (
     TEXT,
     TWO_COLUMNS,
     add_legend,
-    dress,
     inner_range,
-    line_key,
+    line_handle,
+    literal,
     name_rows,
-    patch_key,
-    plain,
+    patch_handle,
     shorten,
+    style_axes,
     whole_numbers,
 )
 
-if TYPE_CHECKING:  # matplotlib is imported where it is used, so that imports of this file are quick
+if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
     from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
 
 class PartitionSummary(NamedTuple):
-    """What a partition of a data set holds."""
+    """The files of a partition, and what gives their keys away."""
 
-    counts: tuple[int, int]  # bona fide, spoof
-    seconds: tuple[np.ndarray, np.ndarray]  # of each file: bona fide (B,), spoof (S,)
-    cues: Mapping[str, tuple[float, float, float]]  # EER of one cue alone and its interval: fractions
+    counts: tuple[int, int]  # files: bona fide, spoof
+    seconds: tuple[np.ndarray, np.ndarray]  # durations: bona fide (B,), spoof (S,)
+    cues: Mapping[str, tuple[float, float, float]]  # cue → EER of this cue alone, and its interval: fractions
 
 
 def data_set_report(partitions: Mapping[str, PartitionSummary], telling: float) -> "Figure":
-    """Of each partition the durations by class; beside them the EER of each cue: 0.5 tells nothing.
+    """Durations of each partition by class; beside them the EER of each cue alone (50 % = no information).
 
-    A cue whose whole interval lies below `telling` (shaded) gives the key away: its mark is filled.
+    A cue whose whole interval is below `telling` (shaded) gives the key away: its mark is filled.
     """
     from matplotlib.figure import Figure
 
-    cues = list(dict.fromkeys(name for part in partitions.values() for name in part.cues))
+    cues = list(dict.fromkeys(name for summary in partitions.values() for name in summary.cues))
     rows = max(len(partitions), 1)
     figure = Figure(figsize=(TWO_COLUMNS, max(1.1 * rows + 0.4, 0.25 * len(cues) + 0.5)), dpi=200, layout="constrained")
     figure.get_layout_engine().set(wspace=0.04)
@@ -52,44 +53,45 @@ def data_set_report(partitions: Mapping[str, PartitionSummary], telling: float) 
     panels = [figure.add_subplot(grid[row, 0]) for row in range(len(partitions))]
     _durations(panels, partitions)
     axes = figure.add_subplot(grid[:, 1])
-    tells = "50 tells nothing" if cues else "needs both classes"
-    dress(axes, f"EER of one cue alone (%): {tells}", "")
+    note = "50 tells nothing" if cues else "needs both classes"
+    style_axes(axes, f"EER of one cue alone (%): {note}", "")
     looks = [{"color": COLOURS[-1 - index % 5], "marker": MARKERS[index % 8]} for index in range(len(partitions))]
-    for index, (part, look) in enumerate(zip(partitions.values(), looks, strict=True)):
+    for index, (summary, look) in enumerate(zip(partitions.values(), looks, strict=True)):
         shift = min(0.24, 0.8 / len(partitions)) * (index - (len(partitions) - 1) / 2)
-        _cue_dots(axes, [part.cues.get(cue) for cue in cues], shift, telling, DOT | look)
+        _cue_dots(axes, [summary.cues.get(cue) for cue in cues], shift, telling, DOT | look)
     axes.axvspan(0, 100 * telling, color="0.95", linewidth=0, zorder=0)
     axes.axvline(50, color="black", linewidth=0.9)
     axes.set(xlim=(0, 52))
     name_rows(axes, cues)
-    handles = [patch_key(**look) for look in CLASSES] + [line_key(**DOT | look | {"linestyle": "-"}) for look in looks]
-    filled = line_key(**DOT, color="black", marker="o")
+    handles = [patch_handle(**look) for look in CLASS_LOOKS]
+    handles += [line_handle(**DOT | look | {"linestyle": "-"}) for look in looks]
+    filled = line_handle(**DOT, color="black", marker="o")
     labels = ["bona fide", "spoof", *(shorten(name, 12) for name in partitions), "filled: gives the key away"]
     add_legend(figure, [*handles, filled], labels, columns=6 if len(labels) < 7 else 5)
     return figure
 
 
 def _durations(panels: Sequence["Axes"], partitions: Mapping[str, PartitionSummary]) -> None:
-    """Histograms of both classes on one axis; far longer files than the rest stand in the last bin."""
-    every = np.sort([value for part in partitions.values() for seconds in part.seconds for value in seconds])
+    """Histograms of both classes on one axis; files that are far longer than the rest are in the last bin."""
+    every = np.sort([value for summary in partitions.values() for seconds in summary.seconds for value in seconds])
     end = inner_range(every)[1] if every.size else 1.0
     label = "Duration (s)" if not every.size or every[-1] <= end else "Duration (s), longer ones in the last bin"
-    for axes, (name, part) in zip(panels, partitions.items(), strict=True):
-        dress(axes, label if axes is panels[-1] else "", "Files")
-        edges = np.linspace(0, end, 1 + int(np.clip(2 * np.sqrt(sum(map(len, part.seconds))), 10, 40)))
-        for seconds, look in zip(part.seconds, CLASSES, strict=True):
+    for axes, (name, summary) in zip(panels, partitions.items(), strict=True):
+        style_axes(axes, label if axes is panels[-1] else "", "Files")
+        edges = np.linspace(0, end, 1 + int(np.clip(2 * np.sqrt(sum(map(len, summary.seconds))), 10, 40)))
+        for seconds, look in zip(summary.seconds, CLASS_LOOKS, strict=True):
             axes.stairs(np.histogram(np.minimum(seconds, end), edges)[0], edges, fill=True, linewidth=0.8, **look)
         axes.set(xlim=(0, end), ylim=(0, None))
         axes.yaxis.set_major_locator(whole_numbers())
-        bonafide, spoof = part.counts
-        title = f"{plain(shorten(name, 16))}: {bonafide:,} bona fide, {spoof:,} spoof"
+        bonafide, spoof = summary.counts
+        title = f"{literal(shorten(name, 16))}: {bonafide:,} bona fide, {spoof:,} spoof"
         axes.set_title(title, fontsize=SMALL, loc="left", pad=3)
 
 
 def _cue_dots(
     axes: "Axes", cues: Sequence[tuple[float, float, float] | None], shift: float, telling: float, look: dict
 ) -> None:
-    """A partition's EERs and intervals, `shift` below each cue's row."""
+    """EERs and intervals of a partition, `shift` below the row of each cue."""
     for row, cue in enumerate(cues):
         if cue is not None:
             eer, low, high = (100 * value for value in cue)
@@ -99,10 +101,10 @@ def _cue_dots(
 
 
 def augmentation_gallery(panels: Mapping[str, np.ndarray], rate: int) -> "Figure":
-    """Spectrograms in decibels of several versions (n,) of an utterance, by title; the first is the original.
+    """Spectrograms of several versions (n,) of an utterance, by title; the first is the original.
 
-    All have the same axes and scale of level: 80 dB down from the loudest point of the original, in 16 colours, as each
-    further one makes the file larger.
+    All have the same axes and the same colour scale: 80 dB down from the loudest point of the original, in 16 colours,
+    because more colours make the file larger.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -114,9 +116,9 @@ def augmentation_gallery(panels: Mapping[str, np.ndarray], rate: int) -> "Figure
     spectra = [_power_spectra(samples, rate) for samples in panels.values()]
     loudest = spectra[0].max() or 1.0
     for axes, title, spectrum in zip(grid.flat, panels, spectra, strict=False):
-        dress(axes, "", "")
-        axes.set_title(plain(shorten(title, 34)), fontsize=SMALL, loc="left", pad=3)
-        axes.set_facecolor("0.85")  # behind the end of a shorter version
+        style_axes(axes, "", "")
+        axes.set_title(literal(shorten(title, 34)), fontsize=SMALL, loc="left", pad=3)
+        axes.set_facecolor("0.85")  # shows after the end of a shorter version
         axes.grid(False)
         decibel = 10 * np.log10(np.maximum(spectrum / loudest, 1e-8))
         extent = (0, len(panels[title]) / rate, 0, rate / 2000)
@@ -130,15 +132,18 @@ def augmentation_gallery(panels: Mapping[str, np.ndarray], rate: int) -> "Figure
         axes.tick_params(axis="x", labelbottom=True)
     figure.supxlabel("Time (s)", fontsize=TEXT)
     figure.supylabel("Frequency (kHz)", fontsize=TEXT)
-    bar = figure.colorbar(image, ax=grid, aspect=60, shrink=0.6, pad=0.012)
-    bar.set_label("Level (dB, relative to the original's loudest point)", fontsize=SMALL)
-    bar.ax.tick_params(labelsize=SMALL, width=0.6, length=2.5)
-    bar.outline.set_linewidth(0.6)
+    _level_bar(figure.colorbar(image, ax=grid, aspect=60, shrink=0.6, pad=0.012))
     return figure
 
 
+def _level_bar(bar: "Colorbar") -> None:
+    bar.set_label("Level (dB, relative to the original's loudest point)", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL, width=0.6, length=2.5)
+    bar.outline.set_linewidth(0.6)
+
+
 def _power_spectra(samples: np.ndarray, rate: int) -> np.ndarray:
-    """(frequencies, frames) of Hann windows of 32 ms, 8 ms apart, each with its middle at its frame's."""
+    """Power (frequencies, frames) in Hann windows of 32 ms, 8 ms apart, each centred on its frame."""
     taps, hop = round(0.032 * rate), round(0.008 * rate)
     padded = np.pad(samples, ((taps - hop) // 2, taps))
     frames = np.lib.stride_tricks.sliding_window_view(padded, taps)[: max(1, len(samples)) : hop]

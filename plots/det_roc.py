@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plots.style import WIDTH, add_legend, dress, format_percent, line_key, new_figure, stroke
+from plots.style import WIDTH, add_legend, column_figure, curve_style, format_percent, line_handle, style_axes
 
-if TYPE_CHECKING:  # matplotlib is imported where it is used, so that imports of this file are quick
+if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
     from matplotlib.figure import Figure
 
 FAR, FRR, ACCEPTED = "False acceptance rate of spoof (%)", "Miss rate of bona fide (%)", "Bona fide accepted (%)"
@@ -15,14 +15,14 @@ Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # system → (frr, far): f
 
 
 def det_curve(curves: Curves, eer: Mapping[str, float]) -> "Figure":
-    """Detection error trade-off on probit axes (Martin et al., Eurospeech 1997), EERs marked on the diagonal.
+    """Detection error trade-off on probit axes (Martin et al., Eurospeech 1997), with EERs marked on the diagonal.
 
-    What lies outside the axes (a rate of 0 has no place on them) is cut; an EER outside is marked at the near corner.
+    Points outside the axes are cut (a rate of 0 is infinitely far); an EER outside is marked in the nearest corner.
     """
     from scipy.special import ndtr, ndtri
 
     labels = [f"{name}: EER {format_percent(eer[name])} %" for name in curves]
-    figure, axes = new_figure(WIDTH - 0.25, FAR, FRR)
+    figure, axes = column_figure(WIDTH - 0.25, FAR, FRR)
     low, high, ticks = _det_axis([100 * eer[name] for name in curves])
     for set_scale in (axes.set_xscale, axes.set_yscale):
         set_scale("function", functions=(lambda percent: ndtri(percent / 100), lambda z: 100 * ndtr(z)))
@@ -31,17 +31,17 @@ def det_curve(curves: Curves, eer: Mapping[str, float]) -> "Figure":
     axes.yaxis.set_major_formatter("{x:g}")
     axes.plot([low, high], [low, high], color="0.6", linewidth=0.6)
     for index, (name, rates) in enumerate(curves.items()):
-        # 0 and 1 are infinitely far and would break the line; a tenth of the lower limit is far enough outside.
+        # Rates of 0 and 1 would break the line; a tenth of the lower limit is far enough outside.
         frr, far = (np.clip(100 * np.asarray(rate), low / 10, 100 - low / 10) for rate in rates)
-        axes.plot(far, frr, **stroke(index))
+        axes.plot(far, frr, **curve_style(index))
         point = np.clip(100 * eer[name], low, high)
-        axes.plot([point], [point], **stroke(index, marker=True), clip_on=False, zorder=5)
-    add_legend(figure, [line_key(**stroke(index, marker=True)) for index in range(len(labels))], labels)
+        axes.plot([point], [point], **curve_style(index, marker=True), clip_on=False, zorder=5)
+    add_legend(figure, [line_handle(**curve_style(index, marker=True)) for index in range(len(labels))], labels)
     return figure
 
 
 def _det_axis(eers: Sequence[float]) -> tuple[float, float, list[float]]:
-    """Limits and ticks in percent for both DET axes, wide enough for EERs in percent."""
+    """(lower limit, upper limit, ticks) of both DET axes in percent, wide enough for the EERs in percent."""
     from scipy.special import ndtri
 
     known = [eer for eer in eers if eer > 0]
@@ -58,29 +58,29 @@ def _det_axis(eers: Sequence[float]) -> tuple[float, float, list[float]]:
 def roc_curve(curves: Curves, auc: Mapping[str, float]) -> "Figure":
     """Receiver operating characteristic: bona fide accepted over spoof accepted, with an inset on a logarithmic axis.
 
-    The inset lies below the diagonal; should a curve pass there, it becomes a second panel below.
+    The inset lies below the diagonal. If a curve passes there, it becomes a second panel instead.
     """
     labels = [f"{name}: AUC {auc[name]:.4f}" for name in curves]
     percent = [(100 * np.asarray(far), 100 - 100 * np.asarray(frr)) for frr, far in curves.values()]
-    # Both rates rise together, so the inset's place is free if the curve is above its corner (46, 50).
+    # A curve never falls, so the inset's place is free if the curve is above its corner (46, 50).
     free = all(np.interp(46, np.sort(x), np.sort(y)) > 50 for x, y in percent)
-    figure, axes = new_figure((1 if free else 1.8) * (WIDTH - 0.25), FAR, ACCEPTED)
+    figure, axes = column_figure((1 if free else 1.8) * (WIDTH - 0.25), FAR, ACCEPTED)
     if free:
         inset = axes.inset_axes([0.49, 0.13, 0.39, 0.36])
-        dress(inset, "", "")
-        inset.yaxis.tick_right()  # on the left its numbers would stand on the diagonal
+        style_axes(inset, "", "")
+        inset.yaxis.tick_right()  # on the left its numbers would lie on the diagonal
     else:
         axes.set_subplotspec(figure.add_gridspec(2, 1, height_ratios=(4, 3))[0])
         inset = figure.add_subplot(axes.get_gridspec()[1])
-        dress(inset, FAR, ACCEPTED)
+        style_axes(inset, FAR, ACCEPTED)
     axes.set(xlim=(0, 100), ylim=(0, 100))
     axes.plot([0, 100], [0, 100], color="0.6", linewidth=0.6)
     for index, (x, y) in enumerate(percent):
-        axes.plot(x, y, **stroke(index))
-        inset.plot(np.maximum(x, 1e-6), y, **stroke(index))  # a rate of 0 has no logarithm
+        axes.plot(x, y, **curve_style(index))
+        inset.plot(np.maximum(x, 1e-6), y, **curve_style(index))  # a rate of 0 has no logarithm
     lowest = min((np.interp(0.01, np.sort(x), np.sort(y)) for x, y in percent), default=0)
     inset.set(xscale="log", xlim=(0.01, 100), ylim=(min(10 * (lowest // 10), 90), 100), xticks=[0.01, 0.1, 1, 10, 100])
     inset.xaxis.set_major_formatter("{x:g}")
     inset.minorticks_off()
-    add_legend(figure, [line_key(**stroke(index)) for index in range(len(labels))], labels)
+    add_legend(figure, [line_handle(**curve_style(index)) for index in range(len(labels))], labels)
     return figure

@@ -1,4 +1,4 @@
-"""The seven figures of an evaluation, written into one folder."""
+"""The seven figures of evaluation results, written into one folder."""
 
 import re
 from collections.abc import Sequence
@@ -15,9 +15,10 @@ from plots.style import write_figure
 def draw(
     results: dict[str, dict], systems: dict[str, Scores], directory: str | Path, own: Sequence[str] | None = None
 ) -> list[Path]:
-    """Draw the seven figures of `evaluate` results into `directory`; the systems share DET, ROC and attack figures.
+    """Draw the seven figures of `evaluate` results into `directory`.
 
-    The other four are drawn for each system, or for those named in `own`. Returns the files written.
+    DET, ROC and attack figures show all systems together; the other four are drawn for each system in `own`, by default
+    all. Returns the files.
     """
     curves = {name: compute_det_curve(scores.bonafide, scores.spoof)[:2] for name, scores in systems.items()}
     figures = {
@@ -42,7 +43,7 @@ def draw(
 
 
 def _attack_eers(result: dict) -> dict[str, tuple[float, float | None, float | None]]:
-    """(EER, low, high) of each attack, or of all spoofs together where attacks are unknown; fractions."""
+    """(EER, low, high) of each attack, or of all spoofs together if attacks are unknown; fractions."""
     rows = result["per_attack"] or {"pooled": with_interval(result)}
     return {
         attack: (row["eer_percent"] / 100, *(end / 100 for end in row["eer_percent_interval"]))

@@ -1,4 +1,4 @@
-"""One scored recording over time: its verdict, waveform, spectrogram, chunk scores and saliency."""
+"""One scored recording over time: verdict, waveform, spectrogram, chunk scores and saliency."""
 
 import textwrap
 from collections.abc import Sequence
@@ -7,18 +7,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from plots.style import BONAFIDE, LINE, SMALL, TEXT, TWO_COLUMNS, add_threshold, dress, line_key, patch_key, shorten
+from plots.style import (
+    BONAFIDE_COLOUR,
+    LINE_HEIGHT,
+    SMALL,
+    TEXT,
+    TWO_COLUMNS,
+    add_threshold,
+    line_handle,
+    patch_handle,
+    shorten,
+    style_axes,
+)
 
-if TYPE_CHECKING:  # matplotlib is imported where it is used, so that imports of this file are quick
+if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REJECTED, SHADE = "#D55E00", (0.9, 0.62, 0, 0.25)  # a chunk below the threshold, on a suspicious region's shade
+REJECTED, SHADE = "#D55E00", (0.9, 0.62, 0, 0.25)  # a chunk below the threshold; the shade of a suspicious region
 HIGHEST = 8000  # Hz: the top of every frequency axis
-CLOCK = 120  # seconds: time is in min:s or h:min from here on
+CLOCK = 120  # seconds; longer recordings have times in min:s or h:min
 PICTURED_SECONDS = 600  # longer recordings are drawn without waveform and spectrogram
-PIXELS = 1400  # columns of a waveform or spectrogram: about what two columns of a paper show
+PIXELS = 1400  # columns of a waveform or spectrogram, about as many as two columns of a paper can show
 Regions = Sequence[tuple[float, float, float]]  # start and end in seconds, score
 
 
@@ -26,8 +37,8 @@ class Timeline(NamedTuple):
     """The chunks of a recording."""
 
     starts: np.ndarray  # (C,) seconds
-    ends: np.ndarray  # (C,) seconds, none after the recording's end
-    scores: np.ndarray  # (C,); NaN: silent, no score
+    ends: np.ndarray  # (C,) seconds, at most the recording's end
+    scores: np.ndarray  # (C,); NaN if the chunk is silent
 
 
 def recording_figure(
@@ -39,11 +50,11 @@ def recording_figure(
     verdict_lines: Sequence[tuple[str, str]],
     saliency: Any = None,
 ) -> "Figure":
-    """One scored recording over time: the verdict in words, waveform, mel spectrogram and the chunks' scores.
+    """The verdict in words; below it waveform, mel spectrogram and chunk scores over time.
 
-    samples: mono (N,) at `rate` Hz, or None (then no waveform and no spectrogram). Suspicious `regions` are shaded and
+    samples: mono (N,) at `rate` Hz; None draws neither waveform nor spectrogram. regions: suspicious ones, shaded and
     bracketed. verdict_lines: (label, text), drawn letter for letter. saliency: an `explain.Saliency` of the chunk with
-    the lowest score, drawn in a panel of its own.
+    the lowest score, drawn in its own panel.
     """
     from matplotlib.figure import Figure
 
@@ -70,16 +81,17 @@ def recording_figure(
 
 
 def _words(figure: "Figure", verdict_lines: Sequence[tuple[str, str]]) -> None:
-    """Labels and texts in two columns at the top of the figure, which grows by them; the first text is bold."""
+    """Labels and texts in two columns at the top, which add to the figure's height; the first text is bold."""
     rows = [(label if i == 0 else "", line) for label, text in verdict_lines for i, line in enumerate(_drawable(text))]
-    room = LINE * len(rows) + 0.1
+    room = LINE_HEIGHT * len(rows) + 0.1
     height = figure.get_figheight() + room
     figure.set_figheight(height)
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - room / height))
     look = {"fontsize": SMALL, "parse_math": False, "in_layout": False}
     for row, (label, line) in enumerate(rows, 1):
-        figure.text(0.06 / TWO_COLUMNS, 1 - LINE * row / height, label, color="0.35", **look)
-        figure.text(0.8 / TWO_COLUMNS, 1 - LINE * row / height, line, weight="bold" if row == 1 else "normal", **look)
+        y = 1 - LINE_HEIGHT * row / height
+        figure.text(0.06 / TWO_COLUMNS, y, label, color="0.35", **look)
+        figure.text(0.8 / TWO_COLUMNS, y, line, weight="bold" if row == 1 else "normal", **look)
 
 
 def _drawable(text: str) -> list[str]:
@@ -92,8 +104,8 @@ def _drawable(text: str) -> list[str]:
 
 
 def _waveform(axes: "Axes", samples: np.ndarray, rate: int) -> None:
-    """The lowest and highest sample of each of at most `PIXELS` columns: an hour draws as fast as a second."""
-    dress(axes, "", "Amplitude")
+    """The lowest and highest sample in each of at most `PIXELS` columns, so that an hour draws as fast as a second."""
+    style_axes(axes, "", "Amplitude")
     edges = np.unique(np.linspace(0, len(samples), PIXELS, endpoint=False).astype(int))
     low, high = np.minimum.reduceat(samples, edges), np.maximum.reduceat(samples, edges)
     axes.fill_between(edges / rate, low, high, color="0.3", linewidth=0.4, step="post", rasterized=True)
@@ -102,17 +114,17 @@ def _waveform(axes: "Axes", samples: np.ndarray, rate: int) -> None:
 
 
 def _spectrogram(axes: "Axes", samples: np.ndarray, rate: int) -> None:
-    """Mel power over 80 dB up to the loudest point: 64 bands, windows of 32 ms, of each column the loudest."""
+    """Mel power, 80 dB down from the loudest point: 64 bands, windows of 32 ms, the loudest window of each column."""
     import librosa
 
-    dress(axes, "", "")
+    style_axes(axes, "", "")
     taps, highest = round(0.032 * rate), min(HIGHEST, rate / 2)
-    hop = int(np.clip(len(samples) // PIXELS, rate // 100, taps))  # any wider, windows would leave samples out
+    hop = int(np.clip(len(samples) // PIXELS, rate // 100, taps))  # with a wider hop, windows would skip samples
     frames = -(-len(samples) // hop)
-    together = -(-frames // PIXELS)  # frames in a column
-    padded = np.pad(samples, ((taps - hop) // 2, taps))  # so that each window's middle is its hop's
+    together = -(-frames // PIXELS)  # frames per column
+    padded = np.pad(samples, ((taps - hop) // 2, taps))  # centres each window on its hop
     columns = []
-    for first in range(0, frames, 100 * together):  # an hour in one piece would need half a gigabyte
+    for first in range(0, frames, 100 * together):  # an hour at once would need half a gigabyte
         last = min(first + 100 * together, frames)
         piece = padded[first * hop : (last - 1) * hop + taps]
         power = librosa.feature.melspectrogram(
@@ -126,45 +138,45 @@ def _spectrogram(axes: "Axes", samples: np.ndarray, rate: int) -> None:
 
 
 def _chunk_scores(axes: "Axes", timeline: Timeline, threshold: float | None, regions: bool) -> None:
-    """A line over each chunk's time at its score; chunks that are rejected or have no score look different."""
-    dress(axes, "", "Chunk score\n(higher = more bona fide)")
+    """A line over the time of each chunk at its score; rejected and silent chunks look different."""
+    style_axes(axes, "", "Chunk score\n(higher = more bona fide)")
     starts, ends, scores = (np.asarray(values, float) for values in timeline)
     scored = np.isfinite(scores)
     low = scored & (scores <= threshold) if threshold is not None else np.zeros_like(scored)
-    kinds = [("chunk", BONAFIDE, "o", scored)]
+    kinds = [("chunk", BONAFIDE_COLOUR, "o", scored)]
     if threshold is not None:
-        kinds = [("above the threshold", BONAFIDE, "o", scored & ~low), ("at or below it", REJECTED, "X", low)]
+        kinds = [("above the threshold", BONAFIDE_COLOUR, "o", scored & ~low), ("at or below it", REJECTED, "X", low)]
     middles, size = (starts + ends) / 2, np.clip(300 / len(scores), 2, 5)
     handles, labels = [], []
     for name, colour, marker, chosen in kinds:
-        look = {"color": colour, "marker": marker, "markeredgewidth": 0, "rasterized": True}  # a day has 21,000
+        look = {"color": colour, "marker": marker, "markeredgewidth": 0, "rasterized": True}  # a day has 21,000 chunks
         axes.hlines(scores[chosen], starts[chosen], ends[chosen], color=colour, linewidth=1.2, rasterized=True)
         axes.plot(middles[chosen], scores[chosen], linestyle="none", markersize=size + (marker == "X"), **look)
-        handles.append(line_key(linewidth=1.2, markersize=5, **look))
+        handles.append(line_handle(linewidth=1.2, markersize=5, **look))
         labels.append(name)
     if not scored.all():
         look = {"color": "0.6", "linewidth": 3}
         silent = np.full(np.sum(~scored), 0.04), starts[~scored], ends[~scored]
         axes.hlines(*silent, transform=axes.get_xaxis_transform(), **look)
-        handles.append(line_key(**look))
+        handles.append(line_handle(**look))
         labels.append("silent: no score")
     _score_limits(axes, [*scores[scored], *([threshold] if threshold is not None else [])])
     if threshold is not None:
         add_threshold(axes.axhline, threshold, handles, labels)
     if regions:
-        handles.append(patch_key(facecolor=SHADE, edgecolor="black", linewidth=0.6))
+        handles.append(patch_handle(facecolor=SHADE, edgecolor="black", linewidth=0.6))
         labels.append("suspicious region")
     _legend_above(axes, handles, labels)
 
 
 def _legend_above(axes: "Axes", handles: Sequence["Artist"], labels: Sequence[str]) -> None:
-    """One line, right above `axes` and a region's brackets."""
+    """A legend of one line, above `axes` and the brackets of regions."""
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1.04), "ncols": len(labels), "borderaxespad": 0.1}
     axes.legend(handles, labels, fontsize=SMALL, frameon=False, handlelength=1.8, columnspacing=1.2, **place)
 
 
 def _score_limits(axes: "Axes", shown: Sequence[float]) -> None:
-    """All of them, for the one far score may be what matters here; with no score at all, no numbers."""
+    """Show all scores, because a single far one may matter; no numbers if there are no scores."""
     finite = [score for score in shown if np.isfinite(score)]
     low, high = min(finite, default=0), max(finite, default=0)
     margin = 0.12 * (high - low) or 1
@@ -174,7 +186,7 @@ def _score_limits(axes: "Axes", shown: Sequence[float]) -> None:
 
 
 def _mark_regions(axes: "Axes", regions: Regions) -> None:
-    """A shade, over an image and under lines; and, for those who cannot see it, a bracket above."""
+    """A shade over images and under lines, and a bracket above for readers who cannot see the shade."""
     place = {"transform": axes.get_xaxis_transform()}
     spans = [(start, end - start) for start, end, _ in regions]
     axes.broken_barh(spans, (0, 1), facecolor=SHADE, linewidth=0, zorder=0.5, **place)
@@ -184,7 +196,7 @@ def _mark_regions(axes: "Axes", regions: Regions) -> None:
 
 
 def _label_regions(axes: "Axes", regions: Regions, seconds: float) -> None:
-    """Each region's score over its bracket, where the one before leaves room."""
+    """The score of each region above its bracket, if the one before leaves room."""
     free = 0.0
     for start, end, score in sorted(regions):
         middle = (start + end) / 2
@@ -195,16 +207,20 @@ def _label_regions(axes: "Axes", regions: Regions, seconds: float) -> None:
 
 
 def _saliency(axes: "Axes", saliency: Any, seconds: float) -> None:
-    """Weights over the chunk's own time, up to the end of a recording of `seconds`: a short one was repeated."""
+    """Saliency over the time in the chunk, up to the end of a recording of `seconds`: a shorter one was repeated."""
     from matplotlib.colors import PowerNorm
 
     begin = f"{saliency.start:.2f} s" if seconds < CLOCK else str(timedelta(seconds=int(saliency.start)))
-    dress(axes, "Time in the chunk (s)", "")
-    title = f"What the lowest-scored chunk's score rests on (chunk from {begin}; light = more)"
+    style_axes(axes, "Time in the chunk (s)", "")
+    title = f"Evidence for the lowest chunk score (chunk from {begin}; light = more)"
     axes.set_title(title, fontsize=SMALL, loc="left", pad=3)
     columns = saliency.weight.shape[1]
     middles = (np.arange(columns) + 0.5) * saliency.seconds / columns
-    look = {"cmap": "magma", "norm": PowerNorm(0.5, 0, 1), "rasterized": True}  # or all but the peaks would be black
+    look = {
+        "cmap": "magma",
+        "norm": PowerNorm(0.5, 0, 1),
+        "rasterized": True,
+    }  # without the root, only peaks would be visible
     mesh = axes.pcolormesh(middles, _mel(saliency.frequencies), saliency.weight, **look)
     axes.set_facecolor(mesh.cmap(0.0))  # below the lowest band
     axes.set_xlim(0, min(saliency.seconds, seconds - saliency.start))
@@ -212,7 +228,7 @@ def _saliency(axes: "Axes", saliency: Any, seconds: float) -> None:
 
 
 def _frequency_axis(axes: "Axes") -> None:
-    """0–8 kHz, spaced as mel."""
+    """0–8 kHz on the mel scale."""
     kilohertz = (0, 0.5, 1, 2, 4, 8)
     axes.set_yticks([_mel(1000 * tick) for tick in kilohertz], [f"{tick:g}" for tick in kilohertz])
     axes.set_ylim(0, _mel(HIGHEST))
@@ -221,7 +237,7 @@ def _frequency_axis(axes: "Axes") -> None:
 
 
 def _time_axis(axes: "Axes", seconds: float, last: bool) -> None:
-    """0 to `seconds`: in min:s from two minutes on, in h:min from an hour on. Only the `last` panel has numbers."""
+    """0 to `seconds`, in min:s from two minutes on, in h:min from an hour on. Only the `last` panel has numbers."""
     unit = "s"
     if seconds >= CLOCK:
         steps = (20, 30, 60, 120, 300, 600, 1200, 1800)

@@ -1,4 +1,4 @@
-"""Figures of scores: distributions, scatter, boxes; EER by attack and by condition; the confusion matrix."""
+"""Figures of scores and decisions: distributions, scatter, boxes, confusion matrix, EER by attack and by condition."""
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
@@ -6,45 +6,45 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plots.style import (
-    BONAFIDE,
-    CLASSES,
+    BONAFIDE_COLOUR,
+    CLASS_LOOKS,
     COLOURS,
     DOT,
     HATCHES,
-    LINE,
+    LINE_HEIGHT,
     MARKERS,
-    MISSING,
+    MISSING_MARK,
     SCORE,
     SMALL,
-    SPOOF,
+    SPOOF_COLOUR,
     TEXT,
     add_legend,
     add_threshold,
+    column_figure,
     format_percent,
     inner_range,
-    line_key,
+    line_handle,
     name_rows,
-    new_figure,
-    patch_key,
+    patch_handle,
     whole_numbers,
 )
 
-if TYPE_CHECKING:  # matplotlib is imported where it is used, so that imports of this file are quick
+if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 def score_distributions(bonafide: np.ndarray, spoof: np.ndarray, threshold: float) -> "Figure":
-    """Histograms of each class's scores, (trials,), each of area 1 over all its trials, with the threshold."""
+    """Histograms of the scores of each class, both (trials,), and the threshold. Each histogram has area 1."""
     classes = [np.asarray(bonafide, float), np.asarray(spoof, float)]
     labels = [f"{name} (n = {scores.size:,})" for name, scores in zip(("bona fide", "spoof"), classes, strict=True)]
-    figure, axes = new_figure(2.2, SCORE, "Density (1 / unit of score)")
+    figure, axes = column_figure(2.2, SCORE, "Density (1 / unit of score)")
     low, high = _span(axes, classes, threshold)
-    # An odd number of bins, so that a constant score stands in the middle of one.
+    # An odd number of bins, so that a constant score falls into the middle of one.
     edges = np.linspace(low, high, 2 + 2 * int(np.clip(np.sqrt(sum(map(len, classes))) / 2, 10, 50)))
     handles = []
-    for scores, look in zip(classes, CLASSES, strict=True):
+    for scores, look in zip(classes, CLASS_LOOKS, strict=True):
         density = np.histogram(scores, edges)[0] / (max(scores.size, 1) * (edges[1] - edges[0]))
         handles.append(axes.stairs(density, edges, fill=True, linewidth=0.8, **look))
     axes.set(xlim=(low, high), ylim=(0, None))
@@ -54,16 +54,17 @@ def score_distributions(bonafide: np.ndarray, spoof: np.ndarray, threshold: floa
 
 
 def score_scatter(scores: np.ndarray, is_bonafide: np.ndarray, threshold: float) -> "Figure":
-    """Score of each trial (trials,) in the order given; the points are one image in a PDF (71,237 for LA eval)."""
+    """Score of each trial (trials,) in the given order; in a PDF the points are one image (LA eval has 71,237)."""
     scores, is_bonafide = np.asarray(scores, float), np.asarray(is_bonafide, bool)
-    figure, axes = new_figure(2.6, "Trial index", SCORE)
+    figure, axes = column_figure(2.6, "Trial index", SCORE)
     few = scores.size < 2000
     handles, labels = [], []
-    classes = (("spoof", SPOOF, "x", ~is_bonafide), ("bona fide", BONAFIDE, "o", is_bonafide))  # the rarer on top
+    # Bona fide trials are rarer, so they are drawn on top.
+    classes = (("spoof", SPOOF_COLOUR, "x", ~is_bonafide), ("bona fide", BONAFIDE_COLOUR, "o", is_bonafide))
     for name, colour, marker, chosen in classes:
         look = {"color": colour, "marker": marker, "linestyle": "none", "markeredgewidth": 0.6 if few else 0.3}
         axes.plot(np.flatnonzero(chosen), scores[chosen], markersize=3 if few else 1.2, rasterized=True, **look)
-        handles.append(line_key(markersize=4, **look))
+        handles.append(line_handle(markersize=4, **look))
         labels.append(f"{name} (n = {chosen.sum():,})")
     axes.set(ylim=_span(axes, [scores[is_bonafide], scores[~is_bonafide]], threshold))
     axes.xaxis.set_major_locator(whole_numbers())
@@ -73,9 +74,9 @@ def score_scatter(scores: np.ndarray, is_bonafide: np.ndarray, threshold: float)
 
 
 def score_boxes(groups: Mapping[str, np.ndarray], threshold: float) -> "Figure":
-    """Boxes of scores (trials,) by attack, the first group "bona fide": quartiles, whiskers to 1.5 quartile ranges."""
+    """Box plots of scores by group, each (trials,), "bona fide" first: quartiles, whiskers to 1.5 quartile ranges."""
     values = [np.asarray(scores, float) for scores in groups.values()]
-    figure, axes = new_figure(_rows_height(len(groups), 0), SCORE, "")
+    figure, axes = column_figure(_rows_height(len(groups), 0), SCORE, "")
     boxes = axes.boxplot(
         values,
         positions=range(len(values)),
@@ -90,17 +91,17 @@ def score_boxes(groups: Mapping[str, np.ndarray], threshold: float) -> "Figure":
         for line in boxes[part]:
             line.set_linewidth(0.6)
     for index, box in enumerate(boxes["boxes"]):
-        box.set_facecolor(SPOOF if index else BONAFIDE)
+        box.set_facecolor(SPOOF_COLOUR if index else BONAFIDE_COLOUR)
     axes.set(xlim=_span(axes, values, threshold))
     name_rows(axes, list(groups))
-    handles, labels = [patch_key(color=BONAFIDE), patch_key(color=SPOOF)], ["bona fide", "spoof"]
+    handles, labels = [patch_handle(color=BONAFIDE_COLOUR), patch_handle(color=SPOOF_COLOUR)], ["bona fide", "spoof"]
     add_threshold(axes.axvline, threshold, handles, labels)
     add_legend(figure, handles, labels, columns=2)
     return figure
 
 
 def _span(axes: "Axes", groups: Collection[np.ndarray], threshold: float) -> tuple[float, float]:
-    """Axis limits that show every group's scores and the threshold; far outliers are left out and counted on `axes`."""
+    """Axis limits that show all scores and the threshold; far outliers are left out, and their number is the title."""
     ends = [threshold] if np.isfinite(threshold) else []
     for scores in groups:
         finite = np.sort(scores[np.isfinite(scores)])
@@ -118,18 +119,18 @@ def _span(axes: "Axes", groups: Collection[np.ndarray], threshold: float) -> tup
 def attack_eer(systems: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]) -> "Figure":
     """EER of each attack as bars: `{system: {attack: (eer, low, high)}}`, fractions; None = no interval.
 
-    An attack that a system lacks (or whose EER is NaN) is marked ×; the key "pooled" comes last, behind a rule.
+    An attack without result (missing or NaN) is marked ×; "pooled" comes last, below a line.
     """
     attacks = list(dict.fromkeys(attack for results in systems.values() for attack in results))
     attacks.sort(key=lambda attack: attack == "pooled")
     rows = [[results.get(attack, (None, None, None)) for attack in attacks] for results in systems.values()]
     percent = 100 * np.array(rows, float).reshape(len(systems), len(attacks), 3)  # EER, low, high; None becomes NaN
     labels = [*systems, *(["no result"] if np.isnan(percent[:, :, 0]).any() else [])]
-    figure, axes = new_figure(_rows_height(len(attacks), 0.08 + 0.045 * len(systems)), "Equal error rate (%)", "")
+    figure, axes = column_figure(_rows_height(len(attacks), 0.08 + 0.045 * len(systems)), "Equal error rate (%)", "")
     handles = [_bars(axes, bars, index, len(systems)) for index, bars in enumerate(percent)]
     if len(labels) > len(systems):
-        handles.append(line_key(**MISSING))
-    room = 1.2 if len(systems) == 1 else 1.03  # for the numbers, which only a single system has
+        handles.append(line_handle(**MISSING_MARK))
+    room = 1.2 if len(systems) == 1 else 1.03  # only bars of a single system have numbers beside them
     axes.set(xlim=(0, room * (np.nan_to_num(percent).max(initial=0) or 1)))
     name_rows(axes, attacks)
     if "pooled" in attacks[1:]:
@@ -139,7 +140,10 @@ def attack_eer(systems: Mapping[str, Mapping[str, tuple[float, float | None, flo
 
 
 def _bars(axes: "Axes", percent: np.ndarray, index: int, systems: int) -> "Artist":
-    """Draw system `index` of `systems`: `percent` is (attacks, 3): EER, low, high, NaN = none; return a legend key."""
+    """Draw the bars of system number `index`; return a handle for the legend.
+
+    percent: (attacks, 3) of EER, low, high; NaN = none. systems: how many there are.
+    """
     thickness = 0.8 / systems
     rows = np.arange(len(percent)) - 0.4 + (index + 0.5) * thickness
     eer, low, high = percent.T
@@ -151,69 +155,58 @@ def _bars(axes: "Axes", percent: np.ndarray, index: int, systems: int) -> "Artis
         "hatch_linewidth": 0.5,
     }
     axes.barh(rows, eer, thickness, **look)
-    # Centred on the interval, not on the EER: a bootstrap interval need not contain it.
-    axes.errorbar(
-        (low + high) / 2,
-        rows,
-        xerr=(high - low) / 2,
-        fmt="none",
-        ecolor="black",
-        elinewidth=0.7,
-        capsize=min(2, 30 * thickness / systems),
-    )
+    # Centred on the interval, because a bootstrap interval need not contain the EER.
+    whiskers = {"fmt": "none", "ecolor": "black", "elinewidth": 0.7, "capsize": min(2, 30 * thickness / systems)}
+    axes.errorbar((low + high) / 2, rows, xerr=(high - low) / 2, **whiskers)
     missing = np.isnan(eer)
-    if missing.any():  # an empty line would still take part in the layout, at the figure's corner
-        axes.plot(np.zeros(missing.sum()), rows[missing], **MISSING, clip_on=False)
+    if missing.any():  # an empty line would still count in the layout, at the figure's corner
+        axes.plot(np.zeros(missing.sum()), rows[missing], **MISSING_MARK, clip_on=False)
     if systems == 1:
         for row, value, end in zip(rows, eer, np.fmax(eer, high), strict=True):
             if np.isfinite(value):
-                axes.annotate(
-                    format_percent(value / 100),
-                    (end, row),
-                    (3, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=SMALL,
-                )
-    return patch_key(**look)
+                place = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+                axes.annotate(format_percent(value / 100), (end, row), fontsize=SMALL, **place)
+    return patch_handle(**look)
 
 
 def _rows_height(rows: int, row: float) -> float:
-    """Inches for `rows` named rows of `row` inches: never so low that names touch, otherwise at most a page."""
-    return 0.5 + max(min(8.5, rows * max(row, 0.17)), rows * LINE, 0.3)
+    """Height in inches of `rows` rows of `row` inches: at most a page, unless names would then touch."""
+    return 0.5 + max(min(8.5, rows * max(row, 0.17)), rows * LINE_HEIGHT, 0.3)
 
 
 def robustness(curves: Mapping[str, Mapping[str, float]]) -> "Figure":
-    """The EER (%) of each system under each condition: `{system: {condition: EER}}`, a row for a condition.
+    """The EER (%) of each system under each condition, `{system: {condition: EER}}`; a row per condition.
 
-    A line at 50 % is where guessing gets.
+    A line marks 50 %, the EER of guessing.
     """
     conditions = list(next(iter(curves.values())))
-    figure, axes = new_figure(0.7 + 0.19 * len(conditions), "EER (%)", "")
+    figure, axes = column_figure(0.7 + 0.19 * len(conditions), "EER (%)", "")
     rows = np.arange(len(conditions))
     handles = []
     for index, curve in enumerate(curves.values()):
         look = DOT | {"color": COLOURS[index], "marker": MARKERS[index]}
         axes.plot([curve[name] for name in conditions], rows, **look, clip_on=False)
-        handles.append(line_key(**look))
+        handles.append(line_handle(**look))
     ends = np.array([[curve[name] for curve in curves.values()] for name in conditions])
     axes.hlines(rows, ends.min(axis=1), ends.max(axis=1), color="0.7", linewidth=0.8, zorder=0)
     axes.axvline(50, color="0.4", linewidth=0.8, linestyle=(0, (4, 2)))
     axes.set_xlim(0, max(55, float(ends.max()) + 3))
     name_rows(axes, conditions)
-    add_legend(figure, [*handles, line_key(color="0.4", linestyle=(0, (4, 2)))], [*curves, "guessing"], columns=3)
+    add_legend(figure, [*handles, line_handle(color="0.4", linestyle=(0, (4, 2)))], [*curves, "guessing"], columns=3)
     return figure
 
 
 def confusion_matrix(matrix: np.ndarray, threshold: float) -> "Figure":
     """Counts [[bona fide accepted, bona fide rejected], [spoof accepted, spoof rejected]], with percent of each row."""
     counts = np.asarray(matrix)
-    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)  # an absent class has no shares, not NaN
-    figure, axes = new_figure(2.0, "", "")
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=180, aspect="auto")  # 180: the darkest blue still carries black text
+    percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)  # 0, not NaN, for a class without trials
+    figure, axes = column_figure(2.0, "", "")
+    axes.imshow(
+        percent, cmap="Blues", vmin=0, vmax=180, aspect="auto"
+    )  # 180: black text is readable on the darkest blue
     for (row, column), count in np.ndenumerate(counts):
-        percent = f"{share[row, column]:.2f} %" if counts[row].any() else "no trials"
-        axes.text(column, row, f"{count:,}\n{percent}", ha="center", va="center", fontsize=TEXT)
+        of_row = f"{percent[row, column]:.2f} %" if counts[row].any() else "no trials"
+        axes.text(column, row, f"{count:,}\n{of_row}", ha="center", va="center", fontsize=TEXT)
     axes.set_xticks([0, 1], ["accepted as bona fide", "rejected as spoof"])
     axes.set_yticks([0, 1], ["bona fide", "spoof"])
     axes.tick_params(length=0)

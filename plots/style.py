@@ -1,4 +1,9 @@
-"""The look of every figure: sizes, colours, dashes and markers, axes, legends, and `write_figure` (PNG and PDF)."""
+"""How every figure looks: sizes, colours, dashes, markers, axes and legends; `write_figure` writes PNG and PDF.
+
+Figures are one column of a paper wide (recordings and data sets: two) and use Okabe–Ito colours. Every difference is
+drawn twice, by colour and by dash, marker, hatch or lightness, so that it survives colour blindness and black-and-white
+print.
+"""
 
 import textwrap
 import threading
@@ -10,37 +15,38 @@ import numpy as np
 
 from common.files import replacing
 
-if TYPE_CHECKING:  # matplotlib is imported where it is used, so that imports of this file are quick
+if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import Locator
 
 WIDTH, TWO_COLUMNS = 3.4, 7.0  # inches: one column of a two-column paper; both
-SMALL, TEXT = 7, 8  # points: ticks and legends; axis labels
-LINE = 0.14  # inches: one line of SMALL text with its spacing
-# Okabe–Ito without yellow, which is lost on white. Seven colours against eight dashes, markers and hatches: 56 systems
-# until a pair comes back.
+SMALL, TEXT = 7, 8  # font sizes in points: ticks and legends; axis labels
+LINE_HEIGHT = 0.14  # inches: one line of SMALL text with its spacing
+# Okabe–Ito without yellow, which is hard to see on white. Seven colours with eight dashes, markers and hatches give 56
+# different pairs.
 COLOURS = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#D55E00", "#009E73", "#CC79A7")
 DASHES = ("-", *((0, gaps) for gaps in ((5, 1), (1, 1), (5, 1, 1, 1), (9, 3), (2.5, 1), (1, 2.5), (4, 1, 1, 1, 1, 1))))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "/////", "", ".....", "\\\\\\\\\\", "xxxxx", "|||||", "-----")
-MISSING = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 3}
-BONAFIDE, SPOOF = "#0072B2", "#E69F00"  # dark and light: they stay apart in grey
+MISSING_MARK = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 3}
+BONAFIDE_COLOUR, SPOOF_COLOUR = "#0072B2", "#E69F00"  # dark and light: they differ in grey, too
 DOT = {"linestyle": "none", "markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.4}
-# Histograms of bona fide and spoof: hatched or filled, not both, as over a translucent fill PDF loses the hatch.
-CLASSES = (
-    {"facecolor": (BONAFIDE, 0.4), "edgecolor": BONAFIDE},
-    {"facecolor": "none", "edgecolor": SPOOF, "hatch": "//////"},
+# Histograms of bona fide and spoof: filled or hatched, not both, because PDF drops a hatch over a translucent fill.
+CLASS_LOOKS = (
+    {"facecolor": (BONAFIDE_COLOUR, 0.4), "edgecolor": BONAFIDE_COLOUR},
+    {"facecolor": "none", "edgecolor": SPOOF_COLOUR, "hatch": "//////"},
 )
 SCORE = "Score (higher = more bona fide)"
-_saving = threading.Lock()  # rc_context is global: two threads inside it could leave its settings behind
+_saving = threading.Lock()  # rc_context is global: two threads inside it could leave its settings set
 
 
 def write_figure(figure: "Figure", stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Write `<stem>.<format>` for each format, whole or not at all; the same figure gives the same bytes.
+    """Write `<stem>.<format>` for each format, whole or not at all. The same figure gives the same bytes.
 
-    PNG has 300 dots per inch; PDF embeds TrueType fonts (type 42), as publishers ask. Raises UserError.
+    PNG has 300 dots per inch; PDF embeds TrueType fonts (type 42), as publishers ask. Returns the files.
+    Raises UserError.
     """
     import matplotlib
 
@@ -53,17 +59,18 @@ def write_figure(figure: "Figure", stem: Path, formats: Sequence[str] = ("png", 
     return paths
 
 
-def new_figure(height: float, xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
-    """A one-column figure, `height` inches high until it gets a legend, with dressed axes."""
+def column_figure(height: float, xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
+    """A one-column figure with styled axes, `height` inches high; a legend adds to its height."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), dpi=200, layout="constrained")
     axes = figure.add_subplot()
-    dress(axes, xlabel, ylabel)
+    style_axes(axes, xlabel, ylabel)
     return figure, axes
 
 
-def dress(axes: "Axes", xlabel: str, ylabel: str) -> None:
+def style_axes(axes: "Axes", xlabel: str, ylabel: str) -> None:
+    """Labels, small ticks, a light grid, and only the left and bottom spines."""
     axes.set_xlabel(xlabel, fontsize=TEXT)
     axes.set_ylabel(ylabel, fontsize=TEXT)
     axes.tick_params(which="both", labelsize=SMALL, width=0.6, length=2.5)
@@ -75,10 +82,10 @@ def dress(axes: "Axes", xlabel: str, ylabel: str) -> None:
 
 
 def add_legend(figure: "Figure", handles: Sequence["Artist"], labels: Sequence[str], columns: int = 1) -> None:
-    """A legend above the axes, where it covers no data; the figure grows by its lines."""
-    wrapped = [textwrap.fill(plain(label), 44) for label in labels]
+    """A legend above the axes, where it covers no data; its lines add to the figure's height."""
+    wrapped = [textwrap.fill(literal(label), 44) for label in labels]
     lines = sum(label.count("\n") + 1 for label in wrapped)
-    figure.set_figheight(figure.get_figheight() + LINE * -(-lines // columns) + 0.08)
+    figure.set_figheight(figure.get_figheight() + LINE_HEIGHT * -(-lines // columns) + 0.08)
     figure.legend(
         handles,
         wrapped,
@@ -92,20 +99,22 @@ def add_legend(figure: "Figure", handles: Sequence["Artist"], labels: Sequence[s
     )
 
 
-def line_key(**look) -> "Artist":
+def line_handle(**look) -> "Artist":
+    """A line or marker for a legend."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], **look)
 
 
-def patch_key(**look) -> "Artist":
+def patch_handle(**look) -> "Artist":
+    """A filled box for a legend."""
     from matplotlib.patches import Patch
 
     return Patch(**look)
 
 
-def stroke(index: int, marker: bool = False) -> dict:
-    """How curve `index` looks; with `marker` also the point on it."""
+def curve_style(index: int, marker: bool = False) -> dict:
+    """The style of curve number `index`; with `marker`, also that of a point on it."""
     look = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)], "linewidth": 1.1}
     if marker:
         look |= {
@@ -118,17 +127,17 @@ def stroke(index: int, marker: bool = False) -> dict:
 
 
 def add_threshold(draw_line: Callable, threshold: float, handles: list, labels: list) -> None:
-    """Draw the threshold with `draw_line` and add it to the legend; one that accepts all or none has no place."""
+    """Draw the threshold with `draw_line` and add it to the legend; an infinite one is only in the legend."""
     look = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 0.9}
     if np.isfinite(threshold):
         draw_line(threshold, **look)
-    handles.append(line_key(**look))
+    handles.append(line_handle(**look))
     labels.append(f"threshold {threshold:.4g}" + ("" if np.isfinite(threshold) else " (not drawn)"))
 
 
 def inner_range(ordered: np.ndarray) -> list[float]:
-    """The ends of `ordered` scores; nearer ones if those would squeeze the middle 99 % into a twentieth of the axis."""
-    quartiles = np.quantile(ordered, [0.25, 0.75])  # for a handful of scores, whose 99 % is all or next to nothing
+    """The ends of `ordered` values, or closer ones if outliers would squeeze 99 % into a twentieth of the axis."""
+    quartiles = np.quantile(ordered, [0.25, 0.75])  # for a handful of values, where 99 % is all or almost none
     low = min(np.quantile(ordered, 0.005, method="higher"), quartiles[0])
     high = max(np.quantile(ordered, 0.995, method="lower"), quartiles[1])
     if ordered[-1] - ordered[0] > 20 * (high - low) > 0:
@@ -137,14 +146,15 @@ def inner_range(ordered: np.ndarray) -> list[float]:
 
 
 def name_rows(axes: "Axes", names: Sequence[str]) -> None:
-    """Put `names` beside rows 0, 1, … from the top down; long ones lose their middle."""
-    axes.set_yticks(range(len(names)), [plain(shorten(name, 24)) for name in names])
+    """Put `names` beside rows 0, 1, … from the top down; long names are shortened."""
+    axes.set_yticks(range(len(names)), [literal(shorten(name, 24)) for name in names])
     axes.set(ylim=(len(names) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
 
 
 def whole_numbers() -> "Locator":
+    """Ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
@@ -155,11 +165,12 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
 
 
-def plain(name: str) -> str:
-    """`name` as matplotlib shows it letter for letter: no mathematics between dollars."""
+def literal(name: str) -> str:
+    """`name` so that matplotlib shows it letter for letter: text between dollars is no formula."""
     return name.replace("$", r"\$")
 
 
 def format_percent(fraction: float) -> str:
+    """Percent with two decimals, or two digits if it is below 0.01."""
     percent = 100 * fraction
     return f"{percent:.2g}" if 0 < percent < 0.01 else f"{percent:.2f}"

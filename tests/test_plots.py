@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from plots.datasets import PartitionSummary, augmentation_gallery, data_set_report
 from plots.det_roc import det_curve, roc_curve
 from plots.recording import SHADE, Timeline, recording_figure
-from plots.runs import Spread, TrainingHistory, seed_spreads, training_curves
+from plots.runs import SeedSpread, TrainingHistory, seed_spreads, training_curves
 from plots.scores import attack_eer, confusion_matrix, robustness, score_boxes, score_distributions, score_scatter
 from plots.style import write_figure
 
@@ -69,7 +69,7 @@ def spreads(count, scale=1.0, checkpoints=("best", "swa")):
         for partition, factor in (("dev", 0.4), ("eval", 1.1)):
             values = scale * factor * RNG.normal(1, 0.2, count)
             mean, half = values.mean(), 4 * values.std()
-            found.append(Spread(checkpoint, partition, values, mean, (mean - half, mean + half) if half else None))
+            found.append(SeedSpread(checkpoint, partition, values, mean, (mean - half, mean + half) if half else None))
     return found
 
 
@@ -130,7 +130,7 @@ FIGURES = {
     "robustness": lambda: robustness({"a": CONDITIONS, "b": {name: 50 - eer for name, eer in CONDITIONS.items()}}),
     "robustness one": lambda: robustness({"a": {"as it is": 0.0}}),
     "robustness guessing": lambda: robustness({"a": {"as it is": 50.0, "a condition with a long name": 100.0}}),
-    "seeds constant": lambda: seed_spreads({"EER (%)": [Spread("best", "dev", [0.0] * 3, 0.0, (0.0, 0.0))]}),
+    "seeds constant": lambda: seed_spreads({"EER (%)": [SeedSpread("best", "dev", [0.0] * 3, 0.0, (0.0, 0.0))]}),
 }
 
 
@@ -346,8 +346,8 @@ def test_an_axis_is_logarithmic_from_tenfold_on(low, scale):
 
 
 def test_seeds_are_dots_over_their_mean():
-    best = Spread("best", "dev", [0.5, 0.3, 0.4], 0.4, (0.25, 0.55))
-    swa = Spread("swa", "eval", [2.0], 2.0, None)
+    best = SeedSpread("best", "dev", [0.5, 0.3, 0.4], 0.4, (0.25, 0.55))
+    swa = SeedSpread("swa", "eval", [2.0], 2.0, None)
     axes = seed_spreads({"EER (%)": [best, swa]}).axes[0]
     dots, mean, other, _ = (line for line in axes.get_lines() if line.get_linestyle() == "None")
     np.testing.assert_allclose(dots.get_xdata(), [0.3, 0.4, 0.5])

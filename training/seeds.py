@@ -18,7 +18,7 @@ from common.command import Parser, run
 from common.errors import UserError
 from common.files import write_text
 from config import INCIDENTAL, load_config, to_dict
-from plots.runs import Spread, seed_spreads
+from plots.runs import SeedSpread, seed_spreads
 from plots.style import write_figure
 from training.log import Log
 
@@ -223,13 +223,13 @@ def write(folder: str | Path, summary: dict) -> list[Path]:
     return paths + write_figure(seed_spreads(_panels(summary)), Path(folder) / "seeds")
 
 
-def _panels(summary: dict) -> dict[str, list[Spread]]:
-    panels: dict[str, list[Spread]] = {}
+def _panels(summary: dict) -> dict[str, list[SeedSpread]]:
+    panels: dict[str, list[SeedSpread]] = {}
     for checkpoint, measures in summary["checkpoints"].items():
         for measure, found in measures.items():
             partition, name, _ = MEASURES[measure]
             values = [item["value"] for item in found["values"]]
-            spread = Spread(checkpoint, partition, values, found["mean"], found["interval"])
+            spread = SeedSpread(checkpoint, partition, values, found["mean"], found["interval"])
             panels.setdefault(name, []).append(spread)
     return panels
 

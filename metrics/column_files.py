@@ -1,4 +1,4 @@
-"""Text files of columns → named columns; a bad line ends in one message with its number."""
+"""Text files with columns → named columns, with the line number in every error message."""
 
 import csv
 import sys
@@ -10,9 +10,9 @@ import numpy as np
 
 from common.errors import UserError
 
-MAX_LINE = 10_000  # bytes; the longest real protocol line has about 120
+MAX_LINE = 10_000  # bytes; real protocol lines have at most about 120
 BLOCK = 10_000  # lines parsed at a time
-_HEADER = {  # what files call a column → what we call it
+_HEADER = {  # column name in files → our name
     **dict.fromkeys(("utt_id", "utt", "utterance", "filename", "file", "path", "trial", "trial_anon"), "utt_id"),
     **dict.fromkeys(("score", "cm_score"), "score"),
     **dict.fromkeys(("key", "label", "cm_label"), "key"),
@@ -22,19 +22,23 @@ _HEADER = {  # what files call a column → what we call it
 
 
 @dataclass
-class Table:
-    """A file's columns by name, and the line each row stands on."""
+class ColumnTable:
+    """The columns of a file by name, and the line number of each row."""
 
     path: Path
     columns: dict[str, Sequence[str]]
     lines: list[int]
 
     def error(self, row: int, what: str, expected: object = None, found: object = None) -> UserError:
+        """A UserError that names the file and the row's line."""
         return UserError(f"{self.path}, line {self.lines[row]}: {what}", expected, found)
 
 
-def read_table(path: str | Path, layouts: Sequence[tuple[str, ...]], kind: str) -> Table:
-    """Parse lines of columns. Raises UserError naming the line that has other columns than the first line promises."""
+def read_table(path: str | Path, layouts: Sequence[tuple[str, ...]], kind: str) -> ColumnTable:
+    """Read a file that has a header or one of the `layouts`; `kind` names it in messages.
+
+    Raises UserError, with the line number, when a line does not have the columns of the first one.
+    """
     path = Path(path)
     lines = _read_lines(path)
     numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
@@ -51,11 +55,11 @@ def read_table(path: str | Path, layouts: Sequence[tuple[str, ...]], kind: str) 
         if names is None:
             known = ", ".join(f"{len(layout)} ({' '.join(layout[:4])}{' …' * (len(layout) > 4)})" for layout in layouts)
             raise UserError(f"{path}, line {numbers[0]}: no {kind} line", f"columns: {known}", width)
-    return Table(path, _columns(lines, numbers, names, delimiter, path), numbers)
+    return ColumnTable(path, _columns(lines, numbers, names, delimiter, path), numbers)
 
 
 def _read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Raises UserError for anything else, without reading a huge line to its end."""
+    """The lines of a text file. Raises UserError if it is none, before it reads a huge line to its end."""
     lines: list[bytes] = [b""]
     try:
         with path.open("rb") as file:
@@ -76,7 +80,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _check_text(lines: list[bytes], start: int, path: Path) -> None:
-    """Raises UserError for the first of the lines, numbered from `start`, that no text file of ours has."""
+    """Raises UserError for the first line, counted from `start`, that is not text or too long."""
     if max(map(len, lines)) <= MAX_LINE and not any(b"\0" in line or line[:2] == b"\x1f\x8b" for line in lines):
         return
     for number, line in enumerate(lines, start):
@@ -95,7 +99,7 @@ def _columns(
     delimiter: str | None,
     path: Path,
 ) -> dict[str, list[str]]:
-    """The cells of the lines `numbers`, by column; in blocks, since a list for every line of a large file is memory."""
+    """The cells of the lines `numbers` by column, parsed in blocks: a list for every line would need much memory."""
     columns: list[list[str]] = [[] for _ in names]
     for start in range(0, len(numbers), BLOCK):
         block = numbers[start : start + BLOCK]
@@ -112,7 +116,7 @@ def _columns(
 
 
 def _form(first: str, path: Path) -> tuple[str | None, tuple[str, ...] | None]:
-    """(delimiter, our column names) by the first line: comma, tab under a header, None for any blanks."""
+    """(delimiter, our column names) from the first line: a comma, a tab below a header, or None for any blanks."""
     for delimiter in (",", "\t", None):
         if names := _header(first.split(delimiter), path):
             return delimiter, names
@@ -120,13 +124,14 @@ def _form(first: str, path: Path) -> tuple[str | None, tuple[str, ...] | None]:
 
 
 def _split(line: str, delimiter: str | None) -> list[str]:
+    """The cells of a line."""
     if delimiter is None:
         return line.split()
     return [value.strip() for value in next(csv.reader([line.replace("\r", " ")], delimiter=delimiter))]
 
 
 def _header(cells: list[str], path: Path) -> tuple[str, ...] | None:
-    """Our names of the columns if the cells are a header, which always names the utterance column."""
+    """Our names of the columns, or None if the cells are no header: a header names the utterance column."""
     plain = [cell.strip().strip('"').lower().replace("-", "_") for cell in cells]
     names = tuple(_HEADER.get(name, name) for name in plain)
     if "utt_id" not in names:
@@ -136,8 +141,8 @@ def _header(cells: list[str], path: Path) -> tuple[str, ...] | None:
     return names
 
 
-def numbers(table: Table, name: str) -> np.ndarray:
-    """A column as finite float64. Raises UserError at the first cell that is none."""
+def numeric_column(table: ColumnTable, name: str) -> np.ndarray:
+    """A column as float64. Raises UserError for the first cell that is not a finite number."""
     column = table.columns[name]
     try:
         values = np.array(column, dtype=np.float64)
