@@ -1,13 +1,13 @@
-"""Copy-synthesis: speech taken apart and put together again by a vocoder, which makes spoof from bona fide speech.
+"""Copy-synthesis: a vocoder analyses bona fide speech and synthesises it again, which makes a spoof of it.
 
-    from vocoders import VOCODERS, vocode
-    spoof = vocode("griffin_lim", read("talk.wav"), np.random.default_rng(1))  # as long, as loud, in step
+    from audio.vocoders import VOCODERS, vocode
+    spoof = vocode("griffin_lim", read("talk.wav"), np.random.default_rng(1))  # same length, level and timing
 
-Words, speaker, melody, room and microphone stay; what changes is what a vocoder leaves behind. Detectors trained on it
-carry over to text-to-speech whose last step is a vocoder (Wang & Yamagishi 2023, arXiv:2210.10570).
+Words, speaker, melody, room and microphone stay; only the traces of the vocoder are new. Detectors trained on such
+spoofs also find text-to-speech whose last step is a vocoder (Wang & Yamagishi 2023, arXiv:2210.10570).
 
-All here is signal processing in numpy, but "world", which needs `pip install pyworld "setuptools<81"` and a C
-compiler. Most of it also spoofs the made-up talkers of demo_corpus.py.
+All vocoders are signal processing in numpy, except "world", which needs `pip install pyworld "setuptools<81"` and a C
+compiler. corpora/demo.py builds its attacks from the same functions.
 """
 
 import warnings
@@ -23,13 +23,13 @@ from audio import SAMPLE_RATE as RATE
 from common.errors import UserError
 
 SIZE, HOP = 512, 128  # the short-time spectrum: 32 ms every 8 ms
-SHORTEST = 2048  # samples: shorter speech is lengthened with zeros, as WORLD wants some frames
+SHORTEST = 2048  # samples: shorter speech is padded with zeros, because WORLD needs several frames
 QUIET = 1e-9  # RMS below which there is nothing to imitate
 
 
 @dataclass(frozen=True)
-class Take:
-    """One utterance and what a vocoder's analysis finds in it."""
+class PitchedSpeech:
+    """One utterance with its pitch and voicing, as vocoders need them."""
 
     wave: np.ndarray  # (samples,)
     f0: np.ndarray  # (samples,) Hz, also where there is no voice
@@ -39,7 +39,7 @@ class Take:
 # ---- short-time spectra -------------------------------------------------------------------------------------------
 
 WINDOW = np.sqrt(signal.get_window("hann", SIZE))
-CENTRED = (-1) ** np.arange(SIZE // 2 + 1)  # phases that put a pulse in the middle of a frame
+CENTRED = (-1) ** np.arange(SIZE // 2 + 1)  # zero phase with the pulse in the middle of a frame
 
 
 def spectra(wave: np.ndarray) -> np.ndarray:
@@ -52,8 +52,8 @@ def waveform(spectrum: np.ndarray, samples: int) -> np.ndarray:
     """Overlap-add of `spectrum` (frames, bins): `waveform(spectra(x), len(x))` is x."""
     pieces = np.fft.irfft(spectrum) * WINDOW / 2  # Hann at a hop of a quarter adds up to 2
     out = np.zeros((len(pieces) + SIZE // HOP - 1, HOP))
-    for part in range(SIZE // HOP):
-        out[part : part + len(pieces)] += pieces[:, part * HOP : (part + 1) * HOP]
+    for hop in range(SIZE // HOP):
+        out[hop : hop + len(pieces)] += pieces[:, hop * HOP : (hop + 1) * HOP]
     return out.ravel()[SIZE : SIZE + samples]
 
 
@@ -82,7 +82,7 @@ def mel_energies(wave: np.ndarray, bands: int) -> np.ndarray:
 
 
 def mel_envelope(wave: np.ndarray, bands: int) -> np.ndarray:
-    """Magnitudes (frames, bins) that `bands` mel energies leave of the spectrum."""
+    """Magnitudes (frames, bins) of the spectrum, smoothed by going through `bands` mel energies."""
     filters = mel_bands(bands)
     back = filters / filters.sum(axis=0)  # each bin takes a weighted mean of its bands
     return np.sqrt(np.einsum("tb,bf->tf", mel_energies(wave, bands), back))
@@ -126,22 +126,22 @@ def half_sample_correlation(frames: np.ndarray) -> np.ndarray:
 
 
 def pitch(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """f0 in Hz and voicing 0 … 1 of `wave` (samples,), each (samples,); f0 is bridged where there is no voice.
+    """f0 in Hz and voicing 0 … 1 of `wave` (samples,), each (samples,); f0 is interpolated where there is no voice.
 
     The peak of the autocorrelation divided by the window's own (Boersma 1993), then a median over 35 ms.
     """
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(wave, PITCH_SIZE // 2), PITCH_SIZE)[::PITCH_HOP]
     window = np.hanning(PITCH_SIZE)
-    lags = np.arange(int(2 * RATE / HIGHEST), int(2 * RATE / LOWEST) + 2)  # half samples: a high voice has few of them
+    lags = np.arange(int(2 * RATE / HIGHEST), int(2 * RATE / LOWEST) + 2)  # in half samples: a high voice has few
     correlation = half_sample_correlation((frames - frames.mean(axis=1, keepdims=True)) * window)
     own = half_sample_correlation(window)
     ratio = correlation[:, lags] / (correlation[:, :1] + 1e-12) / (own[lags] / own[0])
     inner = ratio[:, 1:-1]
-    peaks = (inner > ratio[:, :-2]) & (inner >= ratio[:, 2:])  # never the edge of a peak that lies outside
-    # Twice the period fits as well: the shorter one is worth a little more.
+    peaks = (inner > ratio[:, :-2]) & (inner >= ratio[:, 2:])  # not the edge of a peak that lies outside
+    # Twice the period fits as well as the period, so shorter lags get a small bonus.
     best = 1 + np.argmax(np.where(peaks, inner - 0.03 * np.log2(lags[1:-1]), -1), axis=1)
     left, top, right = (ratio[np.arange(len(best)), best + step] for step in (-1, 0, 1))
-    shift = np.clip((left - right) / (2 * (left - 2 * top + right) - 1e-12), -0.5, 0.5)  # of the parabola's top
+    shift = np.clip((left - right) / (2 * (left - 2 * top + right) - 1e-12), -0.5, 0.5)  # of the parabola's vertex
     loud = correlation[:, 0] > correlation[:, 0].max() * 1e-4
     voice = signal.medfilt(((top > VOICED) & peaks.any(axis=1) & loud).astype(float), 7)
     f0 = signal.medfilt(2 * RATE / (lags[best] + shift), 7)
@@ -155,15 +155,15 @@ def pitch(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # ---- synthesis ----------------------------------------------------------------------------------------------------
 
 
-def excite(take: Take, f0: np.ndarray, rng: Generator) -> np.ndarray:
-    """The classic excitation (samples,) of power 1: perfectly regular pulses where there is voice, else noise."""
+def excite(speech: PitchedSpeech, f0: np.ndarray, rng: Generator) -> np.ndarray:
+    """Excitation (samples,) of power 1: one pulse per period of `f0` where there is voice, else noise."""
     cycles = np.floor(np.cumsum(f0 / RATE))
     pulses = np.sqrt(RATE / f0) * (np.diff(cycles, prepend=0) > 0)
-    return np.where(take.voice > 0.15, pulses, rng.normal(size=len(f0)))
+    return np.where(speech.voice > 0.15, pulses, rng.normal(size=len(f0)))
 
 
 def griffin_lim(magnitude: np.ndarray, phase: np.ndarray, samples: int, rounds: int, momentum: float = 0) -> np.ndarray:
-    """A waveform (samples,) whose short-time magnitudes come near `magnitude` (frames, bins), from unit `phase`s.
+    """A waveform (samples,) whose short-time magnitudes approximate `magnitude` (frames, bins), from unit `phase`s.
 
     Griffin & Lim (1984); with `momentum` its fast variant (Perraudin et al. 2013, 0.99).
     """
@@ -176,48 +176,48 @@ def griffin_lim(magnitude: np.ndarray, phase: np.ndarray, samples: int, rounds: 
     return wave
 
 
-def lpc_pulse(take: Take, rng: Generator) -> np.ndarray:
+def lpc_pulse(speech: PitchedSpeech, rng: Generator) -> np.ndarray:
     """LPC vocoder (Atal & Hanauer 1971): pulses or noise through an all-pole filter of order 18."""
-    return colour(excite(take, take.f0, rng), lpc_envelope(take.wave, 18))
+    return colour(excite(speech, speech.f0, rng), lpc_envelope(speech.wave, 18))
 
 
-def harmonics(take: Take, rng: Generator, count: int) -> np.ndarray:
+def harmonics(speech: PitchedSpeech, rng: Generator, count: int) -> np.ndarray:
     """`count` sinusoids below 7 kHz (McAulay & Quatieri 1986), all phases zero, where there is voice; else noise."""
-    envelope = cepstral_envelope(take.wave, 40)
-    phase, out = 2 * np.pi * np.cumsum(take.f0 / RATE), np.zeros_like(take.wave)
+    envelope = cepstral_envelope(speech.wave, 40)
+    phase, out = 2 * np.pi * np.cumsum(speech.f0 / RATE), np.zeros_like(speech.wave)
     at = np.arange(len(envelope)) * HOP - SIZE // 2
-    f0 = take.f0[np.clip(at, 0, len(out) - 1)]
+    f0 = speech.f0[np.clip(at, 0, len(out) - 1)]
     for harmonic in range(1, count + 1):
         bins = np.minimum(np.round(harmonic * f0 * SIZE / RATE).astype(int), SIZE // 2)
         level = envelope[np.arange(len(bins)), bins] * np.sqrt(f0) * (harmonic * f0 < 7001)
         out += np.cos(harmonic * phase) * np.interp(np.arange(len(out)), at, level)
     noise = colour(rng.normal(size=len(out)), envelope)
-    return np.where(take.voice > 0.15, out * np.sqrt(2 / RATE), noise) / np.sqrt(SIZE / 2)
+    return np.where(speech.voice > 0.15, out * np.sqrt(2 / RATE), noise) / np.sqrt(SIZE / 2)
 
 
-# ---- vocoders of any speech ---------------------------------------------------------------------------------------
+# ---- copy-synthesis by name ---------------------------------------------------------------------------------------
 
 
 def _mel_griffin_lim(wave: np.ndarray, rng: Generator) -> np.ndarray:
-    """80 mel energies, back to magnitudes by the pseudo-inverse, and 32 rounds from random phases."""
+    """80 mel energies, turned back to magnitudes by the pseudo-inverse, then 32 rounds from random phases."""
     power = np.einsum("tb,fb->tf", mel_energies(wave, 80), np.linalg.pinv(mel_bands(80)))
     phase = np.exp(2j * np.pi * rng.random(power.shape))
     return griffin_lim(np.sqrt(np.maximum(power, 0)), phase, len(wave), rounds=32, momentum=0.99)
 
 
 def _lpc(wave: np.ndarray, rng: Generator) -> np.ndarray:
-    return lpc_pulse(Take(wave, *pitch(wave)), rng)
+    return lpc_pulse(PitchedSpeech(wave, *pitch(wave)), rng)
 
 
 def _sinusoidal(wave: np.ndarray, rng: Generator) -> np.ndarray:
-    take = Take(wave, *pitch(wave))
-    return harmonics(take, rng, int(7000 / take.f0.min()))
+    speech = PitchedSpeech(wave, *pitch(wave))
+    return harmonics(speech, rng, int(7000 / speech.f0.min()))
 
 
 def _world(wave: np.ndarray, rng: Generator) -> np.ndarray:
-    """WORLD (Morise et al. 2016): f0, envelope and aperiodicity every 5 ms; its noise has a seed of its own."""
+    """WORLD (Morise et al. 2016): f0, envelope and aperiodicity every 5 ms. Its noise has a fixed seed of its own."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of how it looks up its own version
+        with warnings.catch_warnings(action="ignore"):  # about how it looks up its version
             import pyworld
     except ImportError as error:
         what = f'vocoder "world": {error}; pip install pyworld "setuptools<81" (builds with a C compiler)'
@@ -237,10 +237,10 @@ VOCODERS: dict[str, Callable[[np.ndarray, Generator], np.ndarray]] = {
 
 
 def vocode(name: str, x: np.ndarray, rng: Generator) -> np.ndarray:
-    """Copy-synthesis of `x` (n,) float32 at 16 kHz by the vocoder `name`: (n,) float32, in step with x.
+    """Copy-synthesis of `x` (n,) float32 at 16 kHz by the vocoder `name`: (n,) float32, aligned with `x`.
 
-    The RMS is that of x without its mean; peaks may exceed 1. Silence, and a constant, give zeros. Raises UserError for
-    a name that is not in `VOCODERS`, and for "world" where pyworld is not installed.
+    The RMS is that of `x` without its mean; peaks may exceed 1. Silence and a constant give zeros. Raises UserError for
+    a name that is not in `VOCODERS`, and for "world" if pyworld is not installed.
     """
     if name not in VOCODERS:
         raise UserError("no such vocoder", f"one of {', '.join(VOCODERS)}", name)
@@ -249,8 +249,16 @@ def vocode(name: str, x: np.ndarray, rng: Generator) -> np.ndarray:
     level = np.sqrt(np.mean(wave**2)) if len(wave) else 0.0
     if level < QUIET:
         return np.zeros(len(wave), np.float32)
-    # Level 1, because the tools' small constants are meant beside sound of that level.
+    # RMS 1, because the small constants above are chosen for that level.
     padded = np.pad(wave / level, (0, max(0, SHORTEST - len(wave))))
     out = VOCODERS[name](padded, rng)[: len(wave)]
     out = np.pad(out, (0, len(wave) - len(out)))
     return (out * level / max(np.sqrt(np.mean(out**2)), QUIET)).astype(np.float32)
+
+
+def match_spectrum(wave: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`wave` (samples,) with the long-term spectrum of `target` in 16 broad bands, so that tone colour is no cue."""
+    filters = mel_bands(16)
+    ratio = [np.einsum("tf,bf->b", np.abs(spectra(x)) ** 2, filters) + 1e-9 for x in (target, wave)]
+    gain = np.exp(np.log(ratio[0] / ratio[1]) / 2 @ (filters / filters.sum(axis=0)))
+    return signal.oaconvolve(wave, signal.firwin2(257, np.linspace(0, 1, len(gain)), gain), mode="same")

@@ -18,12 +18,13 @@ from sklearn.metrics import roc_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import demo_corpus
+from audio import SAMPLE_RATE as RATE
 from common.errors import UserError
-from corpora import demo as demo_corpus
-from corpora.demo import ATTACKS, PARTITIONS, RATE, Settings, Trial, build, make_utterance
+from corpora.demo import ATTACKS, PARTITIONS, DemoSettings, DemoTrial, build_demo_corpus, make_utterance
 
-ROOT = Path(demo_corpus.__file__).parents[1]
-SMALL = Settings(7, 3, (7, 4, 4))
+ROOT = Path(demo_corpus.__file__).parent
+SMALL = DemoSettings(7, 3, (7, 4, 4))
 PROTOCOLS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
 
 
@@ -31,7 +32,7 @@ PROTOCOLS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
 def corpus(tmp_path_factory) -> Path:
     """The default corpus, without eval's bulk."""
     folder = tmp_path_factory.mktemp("demo") / "corpus"
-    assert build(folder, Settings(1234, 12, (240, 100, 12)), workers=2)
+    assert build_demo_corpus(folder, DemoSettings(1234, 12, (240, 100, 12)), workers=2)
     return folder
 
 
@@ -39,7 +40,7 @@ def corpus(tmp_path_factory) -> Path:
 def small(tmp_path_factory) -> Path:
     """A corpus of a few utterances, made by one process."""
     folder = tmp_path_factory.mktemp("demo") / "small"
-    assert build(folder, SMALL, workers=1)
+    assert build_demo_corpus(folder, SMALL, workers=1)
     return folder
 
 
@@ -108,16 +109,16 @@ def test_speakers_are_disjoint_and_eval_attacks_are_unseen(corpus: Path):
 
 
 def test_files_depend_on_the_seed_alone(small: Path, tmp_path: Path):
-    assert build(tmp_path / "two", SMALL, workers=2)
+    assert build_demo_corpus(tmp_path / "two", SMALL, workers=2)
     assert digests(tmp_path / "two") == digests(small)
-    one, other = (make_utterance(Settings(seed, 3, (7, 4, 4)), Trial("train", 1, 0, 0, "-")) for seed in (7, 8))
+    one, other = (make_utterance(DemoSettings(seed, 3, (7, 4, 4)), DemoTrial("train", 1, 0, 0, "-")) for seed in (7, 8))
     assert not np.array_equal(one[:8000], other[:8000])
 
 
 @pytest.mark.parametrize("attack", ["-", *ATTACKS])
 def test_every_vocoder_is_finite_unclipped_and_its_own(attack: str):
-    wave = make_utterance(SMALL, Trial("train", 1, 0, 0, attack)).astype(float)
-    plain = make_utterance(SMALL, Trial("train", 1, 0, 0, "-")).astype(float)
+    wave = make_utterance(SMALL, DemoTrial("train", 1, 0, 0, attack)).astype(float)
+    plain = make_utterance(SMALL, DemoTrial("train", 1, 0, 0, "-")).astype(float)
     assert len(wave) == len(plain) and wave.std() == pytest.approx(plain.std(), rel=0.01)
     assert np.abs(wave).max() < 32767  # int16: NaN would have become the extreme
     assert (np.corrcoef(wave, plain)[0, 1] > 0.999) == (attack == "-")
@@ -170,16 +171,16 @@ def test_level_duration_silence_and_bandwidth_do_not_tell_the_classes_apart(cues
 
 
 def test_a_complete_corpus_is_left_alone_and_a_damaged_or_other_one_rebuilt(small: Path, tmp_path: Path):
-    assert not build(small, SMALL, workers=1)
+    assert not build_demo_corpus(small, SMALL, workers=1)
     folder = tmp_path / "corpus"
-    settings = Settings(1, 2, (3, 2, 2))
-    assert build(folder, settings, workers=2)
+    settings = DemoSettings(1, 2, (3, 2, 2))
+    assert build_demo_corpus(folder, settings, workers=2)
     before = digests(folder)
     for pattern in ("*_dev/flac/*.flac", "*_cm_protocols/*.txt"):
         next(folder.glob(pattern)).unlink()
-        assert build(folder, settings, workers=2) and digests(folder) == before
+        assert build_demo_corpus(folder, settings, workers=2) and digests(folder) == before
     (folder / "corpus.json").write_text(json.dumps(json.loads((folder / "corpus.json").read_text()) | {"seed": 2}))
-    assert build(folder, settings, workers=2) and digests(folder) == before
+    assert build_demo_corpus(folder, settings, workers=2) and digests(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
 
@@ -217,4 +218,4 @@ def test_bad_arguments_are_refused(arguments: tuple, monkeypatch: pytest.MonkeyP
 def test_an_unwritable_place_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        build(tmp_path / "file" / "corpus", SMALL, workers=1)
+        build_demo_corpus(tmp_path / "file" / "corpus", SMALL, workers=1)

@@ -19,8 +19,12 @@ import soundfile
 from conftest import ROOT, assert_user_error, run_command
 
 import make_corpus
+from audio import SAMPLE_RATE as RATE
+from audio.levels import active_frames
 from common.errors import UserError
-from make_corpus import PARTITIONS, RATE, active, cut, find_sources, grouped, limit_band, split_speakers
+from corpora.cutting import cut_at_pauses, find_recordings, limit_band
+from corpora.from_recordings import group_by_recording, split_speakers
+from corpora.la_layout import LETTERS
 from metrics.error_rates import compute_eer
 
 SMALL = ("--seconds", 1, 3, "--workers", 2)
@@ -91,8 +95,8 @@ def make(*arguments: object) -> subprocess.CompletedProcess:
 
 
 def test_the_layout_is_that_of_la(corpus: Path):
-    for partition, (letter, ending, _) in PARTITIONS.items():
-        name = f"ASVspoof2019.LA.cm.{partition}.{ending}.txt"
+    for partition, letter in LETTERS.items():
+        name = f"ASVspoof2019.LA.cm.{partition}.{'trn' if partition == 'train' else 'trl'}.txt"
         assert (corpus / "ASVspoof2019_LA_cm_protocols" / name).is_file()
         for number, (speaker, utt_id, dash, attack, key) in enumerate(protocol(corpus, partition), 1):
             assert utt_id == f"MC_{letter}_{number:06d}" and dash == "-" and speaker.startswith("MC_")
@@ -102,15 +106,15 @@ def test_the_layout_is_that_of_la(corpus: Path):
             assert (info.samplerate, info.channels, info.format, info.subtype) == (RATE, 1, "FLAC", "PCM_16")
             assert 0.9 * RATE <= info.frames <= 3.5 * RATE
             assert 0.005 < np.abs(soundfile.read(path)[0]).max() < 0.995
-    assert len(list(corpus.glob("*/flac/*"))) == sum(len(protocol(corpus, name)) for name in PARTITIONS)
+    assert len(list(corpus.glob("*/flac/*"))) == sum(len(protocol(corpus, name)) for name in LETTERS)
 
 
 def test_speakers_are_disjoint_and_attacks_as_asked(corpus: Path):
-    speakers = {name: {line[0] for line in protocol(corpus, name)} for name in PARTITIONS}
+    speakers = {name: {line[0] for line in protocol(corpus, name)} for name in LETTERS}
     assert len(set().union(*speakers.values())) == sum(map(len, speakers.values()))
-    shares = np.array([len(speakers[name]) for name in PARTITIONS]) / sum(map(len, speakers.values()))
+    shares = np.array([len(speakers[name]) for name in LETTERS]) / sum(map(len, speakers.values()))
     assert shares == pytest.approx([0.6, 0.2, 0.2], abs=0.02)
-    attacks = {name: {line[3] for line in protocol(corpus, name)} - {"-"} for name in PARTITIONS}
+    attacks = {name: {line[3] for line in protocol(corpus, name)} - {"-"} for name in LETTERS}
     assert attacks["train"] == attacks["dev"] == {"griffin_lim", "lpc"} and attacks["eval"] == {"sinusoidal"}
     keys = [line[4] for line in protocol(corpus, "train")]
     assert keys.count("bonafide") == keys.count("spoof")
@@ -119,7 +123,7 @@ def test_speakers_are_disjoint_and_attacks_as_asked(corpus: Path):
 
 def test_every_utterance_has_its_source(corpus: Path, recordings: Path):
     rows = {row["utt_id"]: row for row in sources(corpus)}
-    lines = [(name, line) for name in PARTITIONS for line in protocol(corpus, name)]
+    lines = [(name, line) for name in LETTERS for line in protocol(corpus, name)]
     assert rows.keys() == {line[1] for _, line in lines}
     real = {}
     for partition, (speaker, utt_id, _, attack, _) in lines:
@@ -170,7 +174,7 @@ def cues(wave: np.ndarray) -> dict[str, float]:
 
 
 def test_no_single_cue_tells_the_classes_apart(corpus: Path):
-    lines = [(name, line) for name in PARTITIONS for line in protocol(corpus, name)]
+    lines = [(name, line) for name in LETTERS for line in protocol(corpus, name)]
     rows = [cues(sound(corpus, name, line[1])) for name, line in lines]
     spoof = np.array([line[4] == "spoof" for _, line in lines])
     for cue in rows[0]:
@@ -199,7 +203,7 @@ def bursts(*lengths: float, pause: float = 0.5) -> np.ndarray:
 
 def test_long_recordings_are_cut_in_pauses():
     samples = bursts(*[2.0] * 30)
-    stretches = cut(samples, 3, 8)
+    stretches = cut_at_pauses(samples, 3, 8)
     assert all(before[1] <= after[0] for before, after in pairwise(stretches))
     for start, stop in stretches:
         assert 3 <= (stop - start) / RATE <= 8
@@ -211,17 +215,17 @@ def test_long_recordings_are_cut_in_pauses():
     "samples", [np.zeros(0, np.float32), np.zeros(RATE * 20, np.float32), np.ones(5, np.float32), bursts(2.9)]
 )
 def test_what_has_too_little_speech_gives_nothing(samples: np.ndarray):
-    assert cut(samples, 3, 8) == []
+    assert cut_at_pauses(samples, 3, 8) == []
 
 
 def test_speech_without_pauses_is_cut_all_the_same():
-    stretches = cut(bursts(30, pause=0), 3, 8)
+    stretches = cut_at_pauses(bursts(30, pause=0), 3, 8)
     assert len(stretches) >= 3 and all(3 <= (stop - start) / RATE <= 8 for start, stop in stretches)
 
 
 def test_quiet_is_relative_to_the_loudest_frame():
-    assert list(active(np.repeat([0, 1, 0.009, 0.011, 0], 320))) == [1, 3]
-    assert len(active(np.full(3200, 1e-4))) == 0
+    assert list(active_frames(np.repeat([0, 1, 0.009, 0.011, 0], 320))) == [1, 3]
+    assert len(active_frames(np.full(3200, 1e-4))) == 0
 
 
 # ---- speakers -----------------------------------------------------------------------------------------------------
@@ -233,7 +237,7 @@ def test_every_partition_has_a_speaker(count: int, split: tuple):
     parts = split_speakers([f"s{i}" for i in range(count)] * 2, split, 1)
     names = [name for part in parts.values() for name in part]
     assert sorted(names) == sorted({f"s{i}" for i in range(count)}) and all(parts.values())
-    assert list(parts) == list(PARTITIONS)
+    assert list(parts) == list(LETTERS)
     if count == 101 and split[0] == 0.6:
         assert [len(part) for part in parts.values()] == pytest.approx([61, 20, 20], abs=1)
 
@@ -250,16 +254,18 @@ def test_files_of_a_flat_folder_are_speakers_of_their_own(few: Path, tmp_path: P
     for path in sorted(few.rglob("*.flac")):
         shutil.copy(path, tmp_path)
     (tmp_path / "LICENSE.txt").write_text("CC BY 4.0")
-    found = find_sources(tmp_path, None)
+    found = find_recordings(tmp_path, None)
     assert [source.speaker for source in found] == sorted(path.name for path in tmp_path.glob("*.flac"))
-    assert "each counts as a speaker of its own" in capsys.readouterr().err
+    assert "each counts as a separate speaker" in capsys.readouterr().err
 
 
 def test_a_table_names_speakers(few: Path, tmp_path: Path):
     names = sorted(str(path.relative_to(few)) for path in few.rglob("*.flac"))
     table = tmp_path / "speakers.csv"
     table.write_text("speaker,path\n" + "".join(f"Ann{i % 3},./{name}\n" for i, name in enumerate(names)))
-    assert [(s.name, s.speaker) for s in find_sources(few, table)] == [(n, f"Ann{i % 3}") for i, n in enumerate(names)]
+    assert [(s.name, s.speaker) for s in find_recordings(few, table)] == [
+        (n, f"Ann{i % 3}") for i, n in enumerate(names)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +274,7 @@ def test_a_table_names_speakers(few: Path, tmp_path: Path):
 def test_a_table_of_another_kind_is_refused(tmp_path: Path, text: str):
     (tmp_path / "speakers.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match="speakers.csv"):
-        find_sources(tmp_path, tmp_path / "speakers.csv")
+        find_recordings(tmp_path, tmp_path / "speakers.csv")
 
 
 def test_groups_are_of_one_recording_and_small(few: Path):
@@ -276,7 +282,7 @@ def test_groups_are_of_one_recording_and_small(few: Path):
         def __init__(self, source):
             self.piece = type("Piece", (), {"source": source})
 
-    groups = grouped([Stub(source) for source in "aaaaabbc"], 3)
+    groups = group_by_recording([Stub(source) for source in "aaaaabbc"], 3)
     assert [[u.piece.source for u in group] for group in groups] == [["a"] * 3, ["a"] * 2, ["b"] * 2, ["c"]]
 
 
@@ -362,4 +368,4 @@ def test_bad_arguments_are_refused(few: Path, tmp_path: Path, arguments: tuple, 
 
 def test_an_empty_folder_is_named(tmp_path: Path):
     with pytest.raises(UserError, match="nothing in"):
-        find_sources(tmp_path, None)
+        find_recordings(tmp_path, None)

@@ -552,12 +552,12 @@ def examples() -> dict[str, str]:
     """A made-up utterance of each class, by the demo corpus' own talkers."""
     import soundfile
 
-    from corpora.demo import RATE, Settings, Trial, make_utterance
+    from corpora.demo import DemoSettings, DemoTrial, make_utterance
 
-    place, settings = Path(tempfile.mkdtemp()), Settings(1234, 12, (240, 100, 130))
+    place, settings = Path(tempfile.mkdtemp()), DemoSettings(1234, 12, (240, 100, 130))
     for name, attack in (("bonafide", "-"), ("spoof", "A01")):
-        wave = make_utterance(settings, Trial("train", 1, 0, 1, attack))
-        soundfile.write(place / f"made_up_{name}.wav", wave, RATE)
+        wave = make_utterance(settings, DemoTrial("train", 1, 0, 1, attack))
+        soundfile.write(place / f"made_up_{name}.wav", wave, SAMPLE_RATE)
     return {name: str(place / f"made_up_{name}.wav") for name in ("bonafide", "spoof")}
 
 
