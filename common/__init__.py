@@ -1,1 +1,1 @@
-"""What every room needs and no library gives."""
+"""Helpers that all packages need: errors, commands, files, typed parsing, processes."""

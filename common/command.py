@@ -1,4 +1,4 @@
-"""What every command shares: the parser of its arguments, and its exit codes."""
+"""Argument parsing and exit codes of all commands."""
 
 import argparse
 import io
@@ -11,7 +11,7 @@ from common.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are `UserError`s; the default help text is the module's docstring."""
+    """An `ArgumentParser` that raises UserError, keeps line breaks in help texts and takes no abbreviated options."""
 
     def __init__(self, **options):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
@@ -21,12 +21,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call `main` and exit: 0 or what it returns, 130 on Ctrl-C, 141 on a closed pipe.
+    """Call `main` and exit with its return value (None: 0), 130 after Ctrl-C, or 141 if the output pipe was closed.
 
-    2 with one line on a `UserError`, and on an OSError that nobody caught: a full disk, a folder without permission.
+    A UserError, or an OSError such as a full disk or a missing permission, becomes one line on stderr and exit code 2.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes are printed as they are
+        sys.stdout.reconfigure(errors="surrogateescape")  # print file names that are not UTF-8 unchanged
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -36,7 +36,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:  # `… | head`: the reader has what it wanted
+    except BrokenPipeError:  # `… | head`: the reader has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except OSError as error:

@@ -1,8 +1,8 @@
-"""A user's mistake, said in one line."""
+"""The error for mistakes that the user can correct."""
 
 
 class UserError(Exception):
-    """A user's mistake: ends a command with one line on stderr and exit code 2.
+    """A mistake of the user's. It ends a command with one line on stderr and exit code 2.
 
     `UserError(what, expected, found)` reads "<what> — expected <expected>, found <found>".
     """
@@ -10,4 +10,4 @@ class UserError(Exception):
     def __init__(self, what: str, expected: object = None, found: object = None):
         parts = [f"{name} {value}" for name, value in (("expected", expected), ("found", found)) if value is not None]
         message = f"{what} — {', '.join(parts)}" if parts else what
-        super().__init__(" ".join(message.split()))  # one line, whatever a library put into it
+        super().__init__(" ".join(message.split()))  # on one line, even if a library's text has several

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that one process at a time may write to."""
+"""Atomic file writes, and a lock that lets one process at a time write to a folder."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from common.errors import UserError
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success flush it to disk and rename it to `path`, else remove it.
+    """Yield a temporary path beside `path`. On success flush it to disk and rename it to `path`, else remove it.
 
     Raises UserError when the folder cannot be written.
     """
@@ -30,7 +30,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide results from a group
+        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide results from the user's group
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,10 +38,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a folder's lock, making the folder; where another process holds it, say so and wait.
+    """Lock `folder`, so that other processes cannot lock it at the same time. The folder is made if it is missing.
 
-    Gives False where the disk has no locks, as some network disks. Raises UserError when there can be no such folder,
-    and instead of waiting where `wait` is false.
+    If another process holds the lock, print a note and wait; with `wait=False` raise UserError instead. Yields whether
+    the folder is locked: some network disks have no locks. Raises UserError when the folder cannot be made.
     """
     import fcntl
 
@@ -68,20 +68,20 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
         os.close(handle)
 
 
-_held: set[int] = set()  # by `exclusive`
+_held: set[int] = set()  # file descriptors of the locks that this process holds
 
 
-def _let_go() -> None:
-    """In a forked process, a loader's say: it would hold the lock on when its parent was killed."""
+def _close_inherited_locks() -> None:
+    """In a forked process, such as a data loader's worker, which would keep the lock after its parent was killed."""
     while _held:
         os.close(_held.pop())
 
 
-if hasattr(os, "register_at_fork"):  # where processes fork
-    os.register_at_fork(after_in_child=_let_go)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write `text` to `path` whole or not at all (UTF-8)."""
+    """Write `text` to `path` atomically, in UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,6 +1,7 @@
-"""Plain values (of YAML, JSON or a checkpoint) → checked dataclasses; what does not fit is named.
+"""Plain values from YAML, JSON or a checkpoint → checked dataclasses.
 
-What is not known is refused with the nearest known key: a misspelt option must not train the default.
+An error names the key, what was expected and what was found. An unknown key is an error that suggests the nearest known
+one: a misspelt option must not silently train the default.
 """
 
 import difflib
@@ -13,7 +14,7 @@ from common.errors import UserError
 
 
 def require(holds: bool, name: str, expected: str, found: object) -> None:
-    """Raise UserError about the value of `name` unless it `holds`."""
+    """Raise UserError about the value of `name` unless the condition `holds`."""
     if not holds:
         raise UserError(f"bad value of '{name}'", expected, found)
 
@@ -21,8 +22,8 @@ def require(holds: bool, name: str, expected: str, found: object) -> None:
 def parse(schema: type, values: Any, where: str = "") -> Any:
     """Build the dataclass `schema` from a mapping.
 
-    `where` is the prefix that key names get in errors ("optim_config."). Raises UserError on an unknown or missing
-    key and on a value of the wrong type.
+    where: prefix of the keys in errors, such as "optim_config.". Raises UserError on an unknown or missing key and on a
+    value of the wrong type.
     """
     if not isinstance(values, dict):
         raise UserError(f"bad value of '{where.rstrip('.') or 'the file'}'", "a mapping of keys", _show(values))
@@ -40,7 +41,7 @@ def parse(schema: type, values: Any, where: str = "") -> Any:
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
-    """`value` as the type `hint`, or UserError. The official files' "True"/"False" strings become booleans here."""
+    """`value` as the type `hint`, or UserError. "True" and "False", as in the official files, become booleans."""
     origin, args = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
         return parse(hint, value, f"{name}.")

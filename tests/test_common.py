@@ -1,4 +1,7 @@
+"""What all packages share: one-line errors, exit codes, atomic writes, folder locks."""
+
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -7,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from common.errors import UserError
-from common.files import replacing, write_text
+from common.files import exclusive, replacing, write_text
 
 
 def test_message_is_one_line_with_expected_and_found():
@@ -36,6 +39,38 @@ def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         write_text(tmp_path / "file" / "a.txt", "")
+
+
+def test_a_locked_folder_is_refused_without_waiting(tmp_path):
+    folder = tmp_path / "new"
+    with exclusive(folder) as locked:
+        assert locked
+        with pytest.raises(UserError, match="is in use"), exclusive(folder, wait=False):
+            pass
+    with exclusive(folder, wait=False) as locked:
+        assert locked
+
+
+def test_a_killed_parent_leaves_no_lock_in_its_forked_child(tmp_path):
+    """The child lives on, as a data loader's worker may for a while."""
+    code = f"""
+import os, time
+from pathlib import Path
+from common.files import exclusive
+with exclusive(Path({str(tmp_path / "run")!r})):
+    if os.fork() == 0:
+        print(flush=True)
+    time.sleep(30)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        process.stdout.readline()
+        process.kill()
+        process.wait()
+        with exclusive(tmp_path / "run", wait=False) as locked:
+            assert locked
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
