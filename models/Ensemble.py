@@ -1,7 +1,7 @@
-"""Several models in one, each of which learns for itself; the score is their mean.
+"""Several models in one. Each learns on its own, and the score is the mean of their scores.
 
-Models that start elsewhere, or hear something else, err elsewhere, so the mean of their scores errs less (deep
-ensembles, arXiv 1612.01474; the fusion of every challenge's best entries).
+Models with other initial weights or other inputs make other errors, so their mean makes fewer (deep ensembles,
+arXiv 1612.01474; the best entries of the challenges fuse systems for the same reason).
 
 B batch, T samples, M members.
 """
@@ -21,30 +21,30 @@ class ModelConfig:
     """Keys of `model_config`."""
 
     architecture: str
-    members: tuple[dict, ...]  # their model_config; `nb_samp` and `output` are those given here
+    members: tuple[dict, ...]  # a model_config for each member, without nb_samp and output, which are given here
     nb_samp: int = 64600  # samples of a chunk
-    output: str = "linear"  # see `layers.output_layer`
+    output: str = "linear"  # see layers.output_layer
 
     def __post_init__(self):
         require(len(self.members) >= 2, "model_config.members", "two or more", len(self.members))
 
 
 class Model(nn.Module):
-    """Ensemble. Raises UserError when `model_config` is not as `ModelConfig` says."""
+    """Ensemble. Raises UserError when `model_config` does not fit `ModelConfig`."""
 
     def __init__(self, model_config: dict):
         super().__init__()
         c = parse(ModelConfig, model_config, "model_config.")
         self.nb_samp = c.nb_samp
         self.members = nn.ModuleList(_member(config, c) for config in c.members)
-        self.least_batch = 2 * len(self.members)  # in training: batch norm needs two crops for each
+        self.least_batch = 2 * len(self.members)  # in training: the batch norms of each member need two crops
 
     def forward(self, x: Tensor, freq_aug: bool = False) -> tuple[Tensor, Tensor]:
-        """Waveforms (B, T) at 16 kHz → hidden (B, the members' together), logits (B, 2), the members' mean.
+        """Waveforms (B, T) at 16 kHz → hidden (B, sum of the members' D), logits (B, 2), the mean of the members'.
 
-        In training each crop is heard by one member alone, in turn, and its logits are that member's: trained on their
-        mean, members learn to make up for each other, and what one cannot hear is lost to all. `hidden` then has zeros
-        in the place of the others'. There are two crops for each or more.
+        In training crop b goes to member b mod M only, and its logits are that member's; `hidden` has zeros in place of
+        the other members' features, and B is 2·M or more. Members trained on the mean of their logits learn to
+        compensate for each other, and an input that one of them cannot use then spoils the mean.
         """
         count = len(self.members)
         if not self.training:
@@ -57,7 +57,7 @@ class Model(nn.Module):
 
 
 def _member(model_config: dict, ensemble: ModelConfig) -> nn.Module:
-    # What an encoder is fetched from is looked up, and kept in checkpoints, at the top of model_config only.
+    # The rest of the code looks for `encoder` and `encoder_config` only at the top of model_config.
     own = sorted({"nb_samp", "output", "encoder", "members"} & model_config.keys())
     require(not own, "model_config.members", "no nb_samp, output, encoder or members", ", ".join(own))
     return build_model(model_config | {"nb_samp": ensemble.nb_samp, "output": ensemble.output})

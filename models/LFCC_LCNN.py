@@ -1,7 +1,7 @@
-"""LFCC-LCNN: cepstra of linear filters, a light CNN, a recurrent layer and the mean over time.
+"""LFCC-LCNN: linear-frequency cepstral coefficients, a light CNN, two LSTM layers and the mean over time.
 
-The family of ASVspoof's baseline B03: LCNN of Lavrentyeva et al. (arXiv 1904.05576) as "LCNN-LSTM-sum" of Wang and
-Yamagishi (arXiv 2103.11326), here with two outputs and cross-entropy, and with batch norms that learn a scale.
+ASVspoof's baseline B03 is of this family. The LCNN is that of Lavrentyeva et al. (arXiv 1904.05576), the whole is
+"LCNN-LSTM-sum" of Wang and Yamagishi (arXiv 2103.11326), here with two outputs and batch norms that learn a scale.
 
 B batch, T samples, L frames, D features.
 """
@@ -28,25 +28,26 @@ class ModelConfig:
 
     architecture: str
     nb_samp: int = 64600  # samples of a chunk
-    nb_filters: int = 20  # linear filters, and as many cepstra; with two orders of deltas three times as many values
-    highest: float = 8000.0  # Hz: where the last filter ends
-    deltas: Literal["features", "channels"] = "features"  # channels: of the LCNN's input, after a batch norm
-    channels: tuple[int, int, int, int] = (32, 48, 64, 32)  # of the LCNN's four scales
+    nb_filters: int = 20  # linear filters = cepstra; with deltas and delta-deltas there are 3 · nb_filters features
+    highest: float = 8000.0  # Hz: upper edge of the last filter
+    # Deltas are further features, or further channels of the LCNN's input, which a batch norm then standardises.
+    deltas: Literal["features", "channels"] = "features"
+    channels: tuple[int, int, int, int] = (32, 48, 64, 32)  # of the LCNN's four stages
     output: Literal["linear", "cosine"] = "linear"  # see `layers.output_layer`
 
     def __post_init__(self):
-        # Fewer leave no feature after four poolings by 2; more are narrower than two bins of the spectrum.
+        # Fewer filters leave no feature after four poolings by 2; more are narrower than two bins of the spectrum.
         fewest, most = 16 if self.deltas == "channels" else 6, int(128 * self.highest / NYQUIST)
         require(0 < self.highest <= NYQUIST, "model_config.highest", f"up to {NYQUIST} Hz", self.highest)
         require(fewest <= self.nb_filters <= most, "model_config.nb_filters", f"{fewest} … {most}", self.nb_filters)
         even = all(n > 0 for n in self.channels) and self.channels[3] % 2 == 0
         require(even, "model_config.channels", "four values above 0, the last of them even", self.channels)
-        shortest = 15 * LFCC.HOP  # 16 frames, of which four poolings leave one
+        shortest = 15 * LFCC.HOP  # 16 frames: four poolings by 2 leave one
         require(self.nb_samp >= shortest, "model_config.nb_samp", f"{shortest} or more", self.nb_samp)
 
 
 class Model(nn.Module):
-    """LFCC-LCNN. Raises UserError when `model_config` is not as `ModelConfig` says."""
+    """LFCC-LCNN. Raises UserError when `model_config` does not fit `ModelConfig`."""
 
     def __init__(self, model_config: dict):
         super().__init__()
@@ -54,7 +55,7 @@ class Model(nn.Module):
         self.nb_samp = c.nb_samp
         self.lfcc = LFCC(c.nb_filters, c.highest)
         self.planes, features = (3, c.nb_filters) if c.deltas == "channels" else (1, 3 * c.nb_filters)
-        # High cepstra are small: without it the network is slow to hear them.
+        # High-order cepstra are small; without standardisation the network is slow to use them.
         self.standardise = nn.BatchNorm1d(3 * c.nb_filters) if c.deltas == "channels" else nn.Identity()
         self.lcnn = light_cnn(self.planes, *c.channels)
         dim = c.channels[3] * (features // 16)
@@ -69,7 +70,7 @@ class Model(nn.Module):
         x = self.lfcc(x, freq_aug and self.training)  # (B, L, 3 · filters)
         x = self.standardise(x.transpose(1, 2)).transpose(1, 2)
         x = torch.stack(x.chunk(self.planes, dim=2), dim=1)  # (B, planes, L, features)
-        # In this layout CPUs train it 1.4 times as fast.
+        # CPUs train the LCNN 1.4 times as fast in this memory layout.
         x = self.lcnn(x.to(memory_format=torch.channels_last))  # (B, C, L / 16, features / 16)
         with fp32(x):
             x = x.float().transpose(1, 2).flatten(2)  # (B, L / 16, D)
@@ -79,21 +80,21 @@ class Model(nn.Module):
 
 
 def bins(size: int, highest: float) -> np.ndarray:
-    """Numbers of the bins of a transform of so many samples that lie at `highest` Hz or below."""
+    """Indices of the bins up to `highest` Hz of a Fourier transform of `size` samples."""
     return np.arange(int(size * highest / SAMPLE_RATE) + 1)
 
 
-class LogBank(nn.Module):
-    """log10 of the energies in triangles of equal width up to `highest` Hz: (B, bins, L) → (B, filters, L)."""
+class LinearFilterBank(nn.Module):
+    """log10 energies of triangular filters of equal width up to `highest` Hz: power (B, bins, L) → (B, filters, L)."""
 
     def __init__(self, filters: int, size: int, highest: float):
-        """size: of the transform whose bins come in."""
+        """size: samples of the Fourier transform that gives the power."""
         super().__init__()
         edges = np.linspace(0, highest, filters + 2)
         self.centres = edges[1:-1]  # (filters,) Hz
         hertz = bins(size, highest) * SAMPLE_RATE / size
-        away = np.abs(hertz[:, None] - self.centres) / edges[1]  # (bins, filters), in filters
-        triangles = torch.from_numpy((1 - away).clip(min=0).T.astype(np.float32))
+        distance = np.abs(hertz[:, None] - self.centres) / edges[1]  # (bins, filters), in units of the filters' spacing
+        triangles = torch.from_numpy((1 - distance).clip(min=0).T.astype(np.float32))
         self.register_buffer("triangles", triangles, persistent=False)
 
     def forward(self, power: Tensor) -> Tensor:
@@ -101,11 +102,11 @@ class LogBank(nn.Module):
 
 
 class LFCC(nn.Module):
-    """Linear-frequency cepstra, their deltas and the deltas of these, as in the challenges' baselines.
+    """Linear-frequency cepstral coefficients with deltas and delta-deltas, as in the challenges' baselines.
 
-    Pre-emphasis 0.97; frames of 20 ms every 10 ms, the first centred on the first sample; Hamming window; power of the
-    257 bins up to 8 kHz, or of those up to `highest` Hz; log10 of triangles of equal width; DCT-II, whose first value,
-    the mean, gives way to the frame's log energy. A delta is the next frame less the one before.
+    Pre-emphasis 0.97; frames of 20 ms every 10 ms, the first one centred on the first sample; Hamming window; power of
+    the 257 bins up to 8 kHz, or of those up to `highest` Hz; log10 of triangular filters of equal width; DCT-II, whose
+    first coefficient, the mean, is replaced by the frame's log energy.
     """
 
     WINDOW, HOP, FFT = 320, 160, 512  # samples
@@ -118,10 +119,10 @@ class LFCC(nn.Module):
         order, m = np.arange(filters)[:, None], np.arange(filters)
         dct = np.sqrt(2 / filters) * np.cos(np.pi * (m + 0.5) * order / filters)
         dct[0] /= np.sqrt(2)
-        # The transform is a convolution, which every exporter and every GPU can do, and always in the same order.
+        # As a convolution the transform exports everywhere and adds up in the same order on every run.
         for name, value in (("fourier", np.concatenate([waves.real, waves.imag])[:, None]), ("dct", dct)):
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
-        self.bank = LogBank(filters, self.FFT, highest)
+        self.filter_bank = LinearFilterBank(filters, self.FFT, highest)
 
     def forward(self, x: Tensor, mask: bool = False) -> Tensor:
         """(B, T) → (B, 1 + ⌊T / 160⌋, 3 · filters); `mask` sets random neighbouring filters to the mean of all."""
@@ -130,7 +131,7 @@ class LFCC(nn.Module):
             x = F.pad(x[:, 1:] - 0.97 * x[:, :-1], (self.WINDOW // 2, self.WINDOW // 2))
             real, imaginary = F.conv1d(x[:, None], self.fourier, stride=self.HOP).chunk(2, dim=1)
             power = real.square() + imaginary.square()  # (B, bins, L)
-            filtered = self.bank(power)  # (B, filters, L)
+            filtered = self.filter_bank(power)  # (B, filters, L)
             if mask:
                 filters = filtered.shape[1]
                 filtered[:, random_band(filters, filters // 3)] = filtered.mean(1, keepdim=True)
@@ -141,20 +142,23 @@ class LFCC(nn.Module):
 
 
 def delta(x: Tensor) -> Tensor:
-    """(…, L) → (…, L): the next frame less the one before; beyond its ends x goes on as it is there."""
+    """(…, L) → (…, L): the next frame minus the previous one; the first and last frames are repeated at the ends."""
     x = torch.cat([x[..., :1], x, x[..., -1:]], dim=-1)
     return x[..., 2:] - x[..., :-2]
 
 
 class MaxFeatureMap(nn.Module):
-    """The greater of each pair of channels, which takes the place of an activation: (B, 2·C, …) → (B, C, …)."""
+    """Activation: the larger one of channels c and C + c, (B, 2·C, …) → (B, C, …) (arXiv 1904.05576)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Greater.apply(x) if self.training else torch.maximum(*x.chunk(2, dim=1))
+        return _MaxOfHalves.apply(x) if self.training else torch.maximum(*x.chunk(2, dim=1))
 
 
-class _Greater(torch.autograd.Function):
-    """`torch.maximum` of both halves, whose own gradient takes two fifths of a step on CPUs; of equals a has it."""
+class _MaxOfHalves(torch.autograd.Function):
+    """`torch.maximum` of both halves with a faster gradient: torch's own takes two fifths of a step on CPUs.
+
+    Where both are equal the first half gets the gradient.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -165,12 +169,12 @@ class _Greater(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         (first,) = ctx.saved_tensors
-        share = grad * first
-        return torch.cat([share, grad - share], dim=1)
+        grad_a = grad * first
+        return torch.cat([grad_a, grad - grad_a], dim=1)
 
 
 def light_cnn(planes: int, c1: int, c2: int, c3: int, c4: int) -> nn.Sequential:
-    """The LCNN's convolutional part (arXiv 1904.05576, table 2): (B, planes, L, D) → (B, c4, ⌊L / 16⌋, ⌊D / 16⌋)."""
+    """Convolutional part of the LCNN (arXiv 1904.05576, table 2): (B, planes, L, D) → (B, c4, ⌊L / 16⌋, ⌊D / 16⌋)."""
 
     def conv(channels_in: int, channels_out: int, size: int) -> list[nn.Module]:
         return [nn.Conv2d(channels_in, 2 * channels_out, size, padding=size // 2), MaxFeatureMap()]

@@ -1,7 +1,7 @@
-"""RawNet2 for anti-spoofing: a fixed filter bank, 1-D residual blocks, a GRU (Tak et al., ICASSP 2021).
+"""RawNet2 for anti-spoofing: fixed sinc filters, 1-D residual blocks with feature map scaling, a GRU.
 
-arXiv 2011.01108; the form that the authors of AASIST released as their baseline (config/RawNet2_baseline.conf).
-Official checkpoints load with strict=True and give the official outputs, which are logarithms of probabilities.
+Tak et al., ICASSP 2021, arXiv 2011.01108, as released by the authors of AASIST (config/RawNet2_baseline.conf).
+Official checkpoints load with strict=True and give the official outputs, which are log-probabilities.
 
 B batch, T samples or frames, C channels, D features.
 """
@@ -23,16 +23,16 @@ class ModelConfig:
     """Keys of `model_config`, named as in the official files."""
 
     architecture: str
-    filts: list  # [filters of the bank, then [channels in, out] of: the first stage, the second, its later blocks]
+    filts: list  # [sinc filters c0, then [channels in, out] of: stage 1, first block of stage 2, its later blocks]
     nb_samp: int = 64600  # samples of a chunk
-    first_conv: int = 1024  # taps of the filter bank
-    in_channels: int = 1  # of the waveform
-    blocks: tuple[int, int] = (2, 4)  # residual blocks of each stage
-    nb_fc_node: int = 1024  # D of the hidden layer
-    gru_node: int = 1024
+    first_conv: int = 1024  # taps of each sinc filter
+    in_channels: int = 1  # channels of the waveform
+    blocks: tuple[int, int] = (2, 4)  # residual blocks of the two stages
+    nb_fc_node: int = 1024  # D, features of the hidden layer
+    gru_node: int = 1024  # features of the GRU's state
     nb_gru_layer: int = 3
     nb_classes: int = 2
-    output: Literal["linear", "cosine"] = "linear"  # see `layers.output_layer`; log-probabilities come from linear only
+    output: Literal["linear", "cosine"] = "linear"  # see layers.output_layer; only linear gives log-probabilities
 
     def __post_init__(self):
         filts = "[c0, [c0, c1], [c1, c2], [c2, c2]] of whole numbers above 0"
@@ -42,13 +42,15 @@ class ModelConfig:
         require(all(n > 0 for n in self.blocks), "model_config.blocks", "two values above 0", self.blocks)
         for name in ("first_conv", "nb_fc_node", "gru_node", "nb_gru_layer"):
             require(getattr(self, name) >= 1, f"model_config.{name}", "1 or more", getattr(self, name))
-        shortest = self.first_conv + 3 ** (1 + sum(self.blocks))  # one frame must be left after every pooling by 3
+        shortest = self.first_conv + 3 ** (1 + sum(self.blocks))  # all poolings by 3 must leave one frame
         require(self.nb_samp >= shortest, "model_config.nb_samp", f"{shortest} or more", self.nb_samp)
 
 
 def _are_filters(filts: list) -> bool:
-    """Whether the channels fit together. The official code overwrites filts[2] by [c2, c2] as it builds the model, so
-    that configurations saved after that have it so; its channels in are c1 all the same.
+    """Whether the channels fit together.
+
+    filts[2] may be [c2, c2]: the official code overwrites it while it builds the model, and configurations saved later
+    contain that. The block still takes c1 channels.
     """
     if len(filts) != 4 or not all(isinstance(pair, list) and len(pair) == 2 for pair in filts[1:]):
         return False
@@ -58,7 +60,7 @@ def _are_filters(filts: list) -> bool:
 
 
 class Model(nn.Module):
-    """RawNet2. Raises UserError when `model_config` is not as `ModelConfig` says."""
+    """RawNet2. Raises UserError when `model_config` does not fit `ModelConfig`."""
 
     def __init__(self, model_config: dict):
         super().__init__()
@@ -69,8 +71,8 @@ class Model(nn.Module):
         self.conv_time = SincBank(filters, c.first_conv)
         self.first_bn = nn.BatchNorm1d(filters)
         widths = [filters, *[c1] * c.blocks[0], *[c2] * c.blocks[1]]
-        self.stages = len(widths) - 1
-        for i in range(self.stages):  # the official names
+        self.blocks = len(widths) - 1
+        for i in range(self.blocks):  # under the official names, block0 and so on
             block = ResidualBlock1d(widths[i], widths[i + 1], first=i == 0)
             self.add_module(f"block{i}", nn.Sequential(block))
             self.add_module(f"fc_attention{i}", nn.Sequential(nn.Linear(widths[i + 1], widths[i + 1])))
@@ -82,24 +84,24 @@ class Model(nn.Module):
     def forward(self, x: Tensor, freq_aug: bool = False) -> tuple[Tensor, Tensor]:
         """Waveforms (B, T) at 16 kHz → hidden (B, D), logits (B, 2) of spoof and bona fide.
 
-        The logits are log-softmax's, as published; cosines, if the output layer gives these. freq_aug: mask random
+        The logits are log-probabilities, as published, or cosines with `output: cosine`. freq_aug: mask random
         neighbouring filters; only in training mode.
         """
         return self.classify(self.encode(x, mask=freq_aug and self.training))
 
     def encode(self, x: Tensor, mask: bool = False) -> Tensor:
-        """(B, T) → (B, C, frames): filter bank, then residual blocks, each followed by feature map scaling."""
+        """(B, T) → (B, C, frames): sinc filters, then residual blocks, each followed by feature map scaling."""
         with fp32(x):
             x = F.max_pool1d(self.conv_time(x, mask).abs(), 3)  # (B, filters, ·)
         x = F.selu(self.first_bn(x))
-        for i in range(self.stages):
+        for i in range(self.blocks):
             x = getattr(self, f"block{i}")(x)
             scale = torch.sigmoid(getattr(self, f"fc_attention{i}")(x.mean(dim=2)))[:, :, None]  # (B, C, 1)
-            x = x * scale + scale
+            x = x * scale + scale  # feature map scaling, multiplicative and additive
         return x
 
     def classify(self, e: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded (B, C, frames) → hidden (B, D), logits (B, 2): the GRU's state after the last frame."""
+        """Encoded (B, C, frames) → hidden (B, D), logits (B, 2), from the GRU's state after the last frame."""
         with fp32(e):
             e = F.selu(self.bn_before_gru(e.float()))
             states, _ = self.gru(e.transpose(1, 2))  # (B, frames, ·)

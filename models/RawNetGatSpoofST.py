@@ -1,10 +1,10 @@
-"""RawGAT-ST: two encoders, a spectral and a temporal graph, and their product (Tak et al., ASVspoof 2021 workshop).
+"""RawGAT-ST: two encoders, a spectral and a temporal graph, and the product of both.
 
-arXiv 2107.12710; the form that the authors of AASIST released as their baseline (config/RawGATST_baseline.conf).
-Official checkpoints load with strict=True and give the official logits.
+Tak et al., ASVspoof 2021 workshop, arXiv 2107.12710, as released by the authors of AASIST
+(config/RawGATST_baseline.conf). Official checkpoints load with strict=True and give the official logits.
 
-B batch, T samples, C channels, N_S spectral (frequency) nodes, N_T temporal nodes, D features of a node. In official
-names `T` marks what comes from the maximum over time, hence the spectral graph, and `S` the temporal one.
+B batch, T samples, C channels, N_S spectral (frequency) nodes, N_T temporal nodes, D features of a node.
+The official parameter names are swapped: `_T` is the spectral graph (maximum over time), `_S` the temporal one.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from common.schema import parse, require
 
 from .layers import GraphAttention, GraphPool, ResidualBlock, SincBank, are_filters, fp32, output_layer
 
-POOLINGS = 3**7  # samples of a temporal node: the front end and six blocks pool by 3
-DIM, DIM_ST, NODES = 32, 16, 12  # features in the two graphs and in their product; nodes of each before the product
+POOLING = 3**7  # samples for each temporal node: the front end and six blocks pool by 3
+DIM, DIM_ST = 32, 16  # D in the spectral and temporal graph, and in their product
+NODES = 12  # of either graph after its projection, so that they can be multiplied
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,22 @@ class ModelConfig:
     """Keys of `model_config`, named as in the official files."""
 
     architecture: str
-    filts: list  # [filters of the bank, then [channels in, out] of the blocks: first, second, third, the last three]
-    first_conv: int = 128  # taps of the filter bank
-    nb_samp: int = 64600  # samples of a chunk; fixes the number of temporal nodes and with it the shape of proj_S
-    output: Literal["linear", "cosine"] = "linear"  # see `layers.output_layer`
+    filts: list  # [sinc filters, then [channels in, out] of residual blocks 1, 2, 3 and of blocks 4 to 6]
+    first_conv: int = 128  # taps of each sinc filter
+    nb_samp: int = 64600  # samples of a chunk; fixes N_T and thereby the shape of proj_S
+    output: Literal["linear", "cosine"] = "linear"  # see layers.output_layer
 
     def __post_init__(self):
         filts = "[filters, 6 or more, [1, c1], [c1, c2], [c2, c3], [c3, c3]] of whole numbers above 0"
-        fits = are_filters(self.filts) and self.filts[0] >= 6  # two nodes must be left for the pool to keep
+        fits = are_filters(self.filts) and self.filts[0] >= 6  # the pool keeps at least two of N_S
         require(fits, "model_config.filts", filts, self.filts)
         require(self.first_conv >= 1, "model_config.first_conv", "1 or more", self.first_conv)
-        shortest = self.first_conv + 2 * POOLINGS  # the same for temporal nodes
+        shortest = self.first_conv + 2 * POOLING  # and at least two of N_T
         require(self.nb_samp >= shortest, "model_config.nb_samp", f"{shortest} or more", self.nb_samp)
 
 
 class Model(nn.Module):
-    """RawGAT-ST. Raises UserError when `model_config` is not as `ModelConfig` says."""
+    """RawGAT-ST. Raises UserError when `model_config` does not fit `ModelConfig`."""
 
     def __init__(self, model_config: dict):
         super().__init__()
@@ -53,15 +54,19 @@ class Model(nn.Module):
 
         self.conv_time = SincBank(filters, c.first_conv)
         self.first_bn = nn.BatchNorm2d(1)
-        taps = self.conv_time.bank.shape[2]
-        nodes = {"T": filters // 3, "S": (c.nb_samp - taps + 1) // POOLINGS}  # N_S, N_T
-        for name, ratio in (("T", 0.64), ("S", 0.81)):
-            encoder = (nn.Sequential(ResidualBlock(*pair, first=i == 0)) for i, pair in enumerate(blocks))
-            self.add_module(f"encoder_{name}", nn.Sequential(*encoder))
-            self.add_module(f"GAT_layer_{name}", GraphAttention(channels, DIM))
-            pool = GraphPool(ratio, DIM, n_min=2)
-            self.add_module(f"pool_{name}", pool)
-            self.add_module(f"proj_{name}", nn.Linear(pool.nodes_kept(nodes[name]), NODES))
+        taps = self.conv_time.band_pass.shape[2]
+        n_s, n_t = filters // 3, (c.nb_samp - taps + 1) // POOLING
+
+        self.encoder_T = _encoder(blocks)  # spectral graph
+        self.GAT_layer_T = GraphAttention(channels, DIM)
+        self.pool_T = GraphPool(0.64, DIM, n_min=2)
+        self.proj_T = nn.Linear(self.pool_T.nodes_kept(n_s), NODES)
+
+        self.encoder_S = _encoder(blocks)  # temporal graph
+        self.GAT_layer_S = GraphAttention(channels, DIM)
+        self.pool_S = GraphPool(0.81, DIM, n_min=2)
+        self.proj_S = nn.Linear(self.pool_S.nodes_kept(n_t), NODES)
+
         self.GAT_layer_ST = GraphAttention(DIM, DIM_ST)
         self.pool_ST = GraphPool(0.64, DIM_ST, n_min=2)
         self.proj_ST = nn.Linear(DIM_ST, 1)
@@ -75,20 +80,25 @@ class Model(nn.Module):
         return self.classify(*self.encode(x, mask=freq_aug and self.training))
 
     def encode(self, x: Tensor, mask: bool = False) -> tuple[Tensor, Tensor]:
-        """(B, T) → two encodings (B, C, N_S, N_T) of the filter bank's output, for the spectral and temporal graph."""
+        """(B, T) → two encodings (B, C, N_S, N_T), one for the spectral and one for the temporal graph."""
         with fp32(x):
             x = self.conv_time(x, mask)[:, None]  # (B, 1, filters, T - taps + 1)
             x = F.max_pool2d(x.abs(), 3)  # (B, 1, N_S, ·)
         x = F.selu(self.first_bn(x))
         return self.encoder_T(x), self.encoder_S(x)
 
-    def classify(self, over_time: Tensor, over_frequency: Tensor) -> tuple[Tensor, Tensor]:
+    def classify(self, e_spectral: Tensor, e_temporal: Tensor) -> tuple[Tensor, Tensor]:
         """Two encodings (B, C, N_S, N_T) → hidden (B, 7), logits (B, 2): the graphs (sections 3.2 to 3.4)."""
-        with fp32(over_time):  # half precision would make ties of the scores that the pools choose by
-            spectral = over_time.float().abs().amax(dim=3).transpose(1, 2)  # (B, N_S, C)
-            temporal = over_frequency.float().abs().amax(dim=2).transpose(1, 2)  # (B, N_T, C)
-            spectral = self.pool_T(self.GAT_layer_T(spectral)).transpose(1, 2)  # (B, D, nodes kept)
-            temporal = self.pool_S(self.GAT_layer_S(temporal)).transpose(1, 2)
+        with fp32(e_spectral):  # half precision would give nodes equal scores, and the pools choose by them
+            spectral = e_spectral.float().abs().amax(dim=3).transpose(1, 2)  # max over time: (B, N_S, C)
+            temporal = e_temporal.float().abs().amax(dim=2).transpose(1, 2)  # max over frequency: (B, N_T, C)
+            spectral = self.pool_T(self.GAT_layer_T(spectral)).transpose(1, 2)  # (B, D, N_S')
+            temporal = self.pool_S(self.GAT_layer_S(temporal)).transpose(1, 2)  # (B, D, N_T')
             product = (self.proj_T(spectral) * self.proj_S(temporal)).transpose(1, 2)  # (B, 12, D)
             hidden = self.proj_ST(self.pool_ST(self.GAT_layer_ST(product))).flatten(1)  # (B, 7)
             return hidden, self.out_layer(hidden)
+
+
+def _encoder(blocks: list[list[int]]) -> nn.Sequential:
+    """Residual encoder, (B, 1, N_S, ·) → (B, C, N_S, N_T)."""
+    return nn.Sequential(*(nn.Sequential(ResidualBlock(*pair, first=i == 0)) for i, pair in enumerate(blocks)))

@@ -1,12 +1,12 @@
-"""SSL-AASIST: a self-supervised speech encoder under AASIST's back end.
+"""SSL-AASIST: a self-supervised speech encoder, followed by AASIST's graphs.
 
 Tak et al., Odyssey 2022, arXiv 2202.12233: wav2vec 2.0 XLS-R, a linear layer to 128 features, a residual encoder that
-keeps its frames, self-attentive aggregation into nodes, and AASIST's graphs. The parameters of the back end are named
-as the authors name them. Where they read the encoder's last layer, a weighted mean of all layers is learnt here, as in
-SUPERB (arXiv 2105.01051).
+does not pool time, self-attentive aggregation into nodes, and AASIST's graphs. The parameters of the back end have the
+authors' names. The authors use the encoder's last layer; here a weighted mean of all layers is learnt, as in SUPERB
+(arXiv 2105.01051).
 
 The encoder comes from Hugging Face transformers (pip install -r requirements-ssl.txt): wav2vec 2.0 and XLS-R, WavLM or
-HuBERT, from a local folder or the hub. Its architecture is kept with the weights, which then need neither.
+HuBERT, from a local folder or the hub. Checkpoints hold its architecture, so they load without the folder or the hub.
 
 B batch, T samples, N frames (50 a second), H features of the encoder, C channels, N_S spectral and N_T temporal nodes.
 """
@@ -27,29 +27,27 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.schema import parse, require
 
-from .AASIST import GraphConfig, Graphs
+from .AASIST import GraphBackEnd, GraphConfig
 from .layers import SAMPLE_RATE, ResidualBlock, fp32
 
 INSTALL = "pip install -r requirements-ssl.txt"
 KINDS = {"wav2vec2": "Wav2Vec2", "wavlm": "WavLM", "hubert": "Hubert"}  # model_type → transformers' classes
 MAX_PARAMETERS = 2_500_000_000  # of an encoder; XLS-R 2B, the largest, has 2.16e9
-MAX_FRAMES = 3000  # of a chunk, a minute: attention takes memory with their square
-# Masking and dropped layers are aids of pre-training: they draw from NumPy's generator, whose state a checkpoint lacks,
-# and leave parameters without a gradient, which several processes wait for. What an adapter adds, is not read.
+MAX_FRAMES = 3000  # of a chunk (one minute): attention takes memory with their square
+# Masking and layer drop help pre-training only. They draw from NumPy's generator, whose state is not in checkpoints,
+# and leave parameters without a gradient, for which several processes would wait. An adapter's output is not used.
 UNUSED = {"apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
 UNUSED |= {"add_adapter": False}
 
 
 @dataclass(frozen=True)
 class ModelConfig(GraphConfig):
-    """Keys of `model_config`; filts[0] is the features that the linear layer gives."""
+    """Keys of `model_config`; filts[0] is the number of features after the linear layer."""
 
-    encoder: str | None = None  # a local folder or a name on the hub, of transformers
-    freeze: bool = False  # only train what is above the encoder
-    do_normalize: bool | None = (
-        None  # chunks to mean 0, variance 1; null: as the encoder's preprocessor_config.json says
-    )
-    encoder_config: dict | None = None  # `EncoderConfig`: the encoder is not read but made, of random weights
+    encoder: str | None = None  # a local folder or a name on the hub, for transformers
+    freeze: bool = False  # train the back end only
+    do_normalize: bool | None = None  # chunks to mean 0, variance 1; null: what preprocessor_config.json says
+    encoder_config: dict | None = None  # `EncoderConfig`: make this encoder with random weights, read no files
 
     def __post_init__(self):
         super().__post_init__()
@@ -59,7 +57,7 @@ class ModelConfig(GraphConfig):
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """An encoder's architecture, in transformers' names: what its own configuration class is built from."""
+    """An encoder's architecture, with the names of transformers' configuration classes."""
 
     model_type: Literal["wav2vec2", "wavlm", "hubert"]
     hidden_size: int
@@ -89,7 +87,7 @@ class EncoderConfig:
     conv_pos_batch_norm: bool = False  # hubert
 
     def __post_init__(self):
-        """Bounds: a checkpoint of others must not ask for more memory than the machine has, nor for endless loops."""
+        """Bounds, so that a foreign checkpoint cannot exhaust memory or time."""
         for f in fields(self):
             value = getattr(self, f.name)
             for number in value if isinstance(value, tuple) else [value]:
@@ -100,11 +98,11 @@ class EncoderConfig:
         fit = 1 <= len(self.conv_dim) == len(self.conv_stride) == len(self.conv_kernel)
         require(fit, "encoder_config.conv_dim", "as many values as conv_stride and conv_kernel", self.conv_dim)
         require(self.parameters() <= MAX_PARAMETERS, "encoder_config", f"at most {MAX_PARAMETERS:g} parameters", "more")
-        # Averaged weights get new statistics for every batch norm, but a frozen one would not take them.
+        # Averaged weights need new statistics in every batch norm, and a frozen encoder would not update its own.
         require(not self.conv_pos_batch_norm, "encoder_config.conv_pos_batch_norm", "false", True)
 
     def parameters(self) -> int:
-        """The matrices' sizes: all but a thousandth of the encoder's parameters."""
+        """Parameters in matrices, which are all but a thousandth of the encoder's."""
         h, channels = self.hidden_size, (1, *self.conv_dim)
         layer = 4 * h * h + 2 * h * self.intermediate_size + 2 * h * (self.adapter_attn_dim or 0)
         convolutions = sum(k * a * b for k, a, b in zip(self.conv_kernel, channels, self.conv_dim, strict=False))
@@ -113,16 +111,16 @@ class EncoderConfig:
         return self.num_hidden_layers * layer + convolutions + channels[-1] * h + position + buckets
 
     def frames(self, samples: int) -> int:
-        """N of T."""
+        """N, given T samples."""
         for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
             samples = max(samples - kernel, -stride) // stride + 1
         return samples
 
 
-class Model(Graphs):
-    """SSL-AASIST. `model_config` is the given one with the encoder's architecture, for whoever keeps the weights.
+class Model(GraphBackEnd):
+    """SSL-AASIST. The attribute `model_config` adds the encoder's architecture to the given one, for checkpoints.
 
-    Raises UserError when `model_config` is not as `ModelConfig` says, transformers is missing, or the encoder is.
+    Raises UserError when `model_config` does not fit `ModelConfig`, or transformers or the encoder is missing.
     """
 
     def __init__(self, model_config: dict):
@@ -149,7 +147,7 @@ class Model(Graphs):
         self.attention = nn.Sequential(
             nn.Conv2d(channels, 128, 1), nn.SELU(inplace=True), nn.BatchNorm2d(128), nn.Conv2d(128, channels, 1)
         )
-        self.add_graphs(c, channels, features // 3)
+        self.build_graphs(c, channels, features // 3)
 
     def forward(self, x: Tensor, freq_aug: bool = False) -> tuple[Tensor, Tensor]:
         """Waveforms (B, T) at 16 kHz → hidden (B, 5·D), logits (B, 2) of spoof and bona fide.
@@ -168,38 +166,43 @@ class Model(Graphs):
     def represent(self, x: Tensor) -> Tensor:
         """(B, T) → (B, N, H): the mean of the encoder's layers, weighted by softmax(layer_weights).
 
-        The layers are the projected convolutions' output, every transformer block's, the last one normalised.
+        The layers: the projected output of the convolutions, then the output of each transformer block, the last one
+        with its layer norm.
         """
         if self.do_normalize:
             x = normalised(x)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            found = self.ssl_model(x, output_hidden_states=True)
-        layers = [*found.hidden_states[:-1], found.last_hidden_state]  # the former's last lacks XLS-R's last layer norm
-        weights = self.layer_weights.softmax(dim=0)[:, None]  # as vectors they make the sum fp32, as scalars it is bf16
+            outputs = self.ssl_model(x, output_hidden_states=True)
+        # The last of hidden_states lacks XLS-R's last layer norm.
+        layers = [*outputs.hidden_states[:-1], outputs.last_hidden_state]
+        weights = self.layer_weights.softmax(dim=0)[:, None]  # vectors keep the sum in fp32; scalars would give bf16
         return sum(w * layer for w, layer in zip(weights, layers, strict=True))
 
     def classify(self, e: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded (B, C, N_S, N_T) → hidden (B, 5·D), logits (B, 2): a node is the other axis's attentive mean."""
-        with fp32(e):  # half precision would make ties of the scores that the pools choose by
+        """Encoded (B, C, N_S, N_T) → hidden (B, 5·D), logits (B, 2).
+
+        Nodes are attention-weighted means over the other axis.
+        """
+        with fp32(e):  # half precision would give nodes equal scores, and the pools choose by them
             e = e.float()
             attention = self.attention(e)  # (B, C, N_S, N_T)
             spectral = (e * attention.softmax(dim=3)).sum(dim=3).transpose(1, 2) + self.pos_S  # (B, N_S, C)
             temporal = (e * attention.softmax(dim=2)).sum(dim=2).transpose(1, 2)  # (B, N_T, C)
-            return self.relate(spectral, temporal)
+            return self.classify_nodes(spectral, temporal)
 
     def train(self, mode: bool = True) -> "Model":
-        """A frozen encoder stays in evaluation mode: no dropout."""
+        """As in torch, but a frozen encoder stays in evaluation mode, without dropout."""
         super().train(mode)
         if self.frozen:
             self.ssl_model.eval()
         return self
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Those that `optim_config.encoder_lr` is for: none, if frozen."""
+        """The parameters that `optim_config.encoder_lr` applies to; none if the encoder is frozen."""
         return [p for p in self.ssl_model.parameters() if p.requires_grad]
 
     def recompute_encoder(self, wanted: bool) -> None:
-        """Gradient checkpointing of the encoder, in training."""
+        """Switch gradient checkpointing of the encoder on or off."""
         if wanted and not self.frozen:
             self.ssl_model.activation_checkpointing_enable({"use_reentrant": False})
         else:
@@ -207,7 +210,7 @@ class Model(Graphs):
 
 
 def normalised(x: Tensor) -> Tensor:
-    """(B, T) → the same, each waveform with mean 0 and variance 1, as transformers' feature extractor does it."""
+    """(B, T) → (B, T), each waveform with mean 0 and variance 1, as transformers' feature extractor makes it."""
     with fp32(x):
         var, mean = torch.var_mean(x.float(), dim=1, correction=0, keepdim=True)
         return (x - mean) * torch.rsqrt(var + 1e-7)
@@ -217,7 +220,7 @@ def normalised(x: Tensor) -> Tensor:
 
 
 def make_encoder(c: ModelConfig) -> tuple[nn.Module, EncoderConfig, bool]:
-    """transformers' model, its architecture, and whether it wants normalised input. Raises UserError."""
+    """transformers' model, its architecture, and whether it expects normalised input. Raises UserError."""
     package = _transformers()
     if c.encoder_config is None:
         with _refusing(
@@ -225,14 +228,14 @@ def make_encoder(c: ModelConfig) -> tuple[nn.Module, EncoderConfig, bool]:
         ):
             architecture = _architecture(package, c.encoder)
             model = _pretrained(package, c.encoder, architecture)
-            listens = _wants_normalised(package, c.encoder) if c.do_normalize is None else c.do_normalize
+            do_normalize = _expects_normalised(package, c.encoder) if c.do_normalize is None else c.do_normalize
     else:
         architecture = parse(EncoderConfig, c.encoder_config, "encoder_config.")
         require(c.do_normalize is not None, "model_config.do_normalize", "true or false with encoder_config", None)
-        listens = c.do_normalize
+        do_normalize = c.do_normalize
         with _refusing("cannot make the encoder", "an encoder_config that transformers builds"):
             model = _class(package, architecture, "Model")(_config(package, architecture))
-    return model, architecture, listens
+    return model, architecture, do_normalize
 
 
 def _transformers() -> ModuleType:
@@ -240,21 +243,22 @@ def _transformers() -> ModuleType:
         import transformers
     except ImportError as error:
         raise UserError("SSL_AASIST needs transformers", INSTALL, error) from error
-    # It would report every weight of pre-training's heads, which are left out on purpose; what is missing, we refuse.
+    # It would report every weight of the pre-training heads, which we leave out. Missing weights raise UserError below.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tries five times, and reports each
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each of its five attempts
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else a thread asks the hub to convert old files
     return transformers
 
 
 @contextmanager
 def _refusing(what: str, expected: str) -> Iterator[None]:
+    """Turn any error into a UserError."""
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # those of transformers, the hub, safetensors and pickle share no other base
+    except Exception as error:  # errors of transformers, the hub, safetensors and pickle have no other common base
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise UserError(what, expected, reason) from error
 
@@ -274,19 +278,19 @@ def _plain(architecture: EncoderConfig) -> dict:
 
 
 def _architecture(package: ModuleType, name: str) -> EncoderConfig:
-    """Of config.json; what it leaves out is the default of transformers' class."""
+    """The architecture in config.json; missing values are the defaults of transformers' class."""
     found, _ = package.PreTrainedConfig.get_config_dict(name)
     kind = found.get("model_type")
     if kind not in KINDS:
         raise UserError(f"encoder {name} is of no known kind", f"model_type {', '.join(KINDS)}", repr(kind))
     names = {f.name for f in fields(EncoderConfig)} - {"model_type"}
-    whole = getattr(package, f"{KINDS[kind]}Config")(**{key: found[key] for key in names & found.keys()})
-    values = {key: getattr(whole, key) for key in names if hasattr(whole, key)}
+    complete = getattr(package, f"{KINDS[kind]}Config")(**{key: found[key] for key in names & found.keys()})
+    values = {key: getattr(complete, key) for key in names if hasattr(complete, key)}
     return parse(EncoderConfig, {"model_type": kind, **values}, "encoder_config.")
 
 
 def _pretrained(package: ModuleType, name: str, architecture: EncoderConfig) -> nn.Module:
-    """The encoder with its weights: of model.safetensors, or of pytorch_model.bin, tensors only, where that is all."""
+    """The encoder with weights from model.safetensors, else from pytorch_model.bin, which may hold tensors only."""
     model, report = _class(package, architecture, "Model").from_pretrained(
         name, config=_config(package, architecture), dtype=torch.float32, weights_only=True, output_loading_info=True
     )
@@ -295,14 +299,14 @@ def _pretrained(package: ModuleType, name: str, architecture: EncoderConfig) -> 
     return model
 
 
-def _wants_normalised(package: ModuleType, name: str) -> bool:
-    """As preprocessor_config.json says; by default it does. Raises UserError unless the encoder listens at 16 kHz."""
+def _expects_normalised(package: ModuleType, name: str) -> bool:
+    """`do_normalize` of preprocessor_config.json, or true. Raises UserError if the encoder is not for 16 kHz."""
     try:
         found, _ = package.Wav2Vec2FeatureExtractor.get_feature_extractor_dict(name)
     except OSError:
-        print(f"note: {name} has no preprocessor_config.json: chunks are normalised, as by default", file=sys.stderr)
+        print(f"note: {name} has no preprocessor_config.json: chunks are normalised, the default", file=sys.stderr)
         return True
     rate = found.get("sampling_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:
-        raise UserError(f"encoder {name} listens at another rate", f"{SAMPLE_RATE} Hz", rate)
+        raise UserError(f"encoder {name} expects another sample rate", f"{SAMPLE_RATE} Hz", rate)
     return bool(found.get("do_normalize", True))

@@ -1,4 +1,4 @@
-"""Architectures: `models/<architecture>.py` holds a class `Model`; `build_model` finds it by name."""
+"""Architectures: `models/<architecture>.py` defines a class `Model`, and `build_model` finds it by name."""
 
 from importlib import import_module
 from pathlib import Path
@@ -7,16 +7,16 @@ from torch import nn
 
 from common.errors import UserError
 
-ROOM = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 
 def architectures() -> list[str]:
-    """Names that `model_config["architecture"]` may have."""
-    return sorted(path.stem for path in ROOM.glob("*.py") if path.stem not in ("__init__", "layers"))
+    """Possible values of `model_config["architecture"]`."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "layers"))
 
 
 def build_model(model_config: dict) -> nn.Module:
-    """The `Model` of `model_config["architecture"]` with fresh weights from torch's generator.
+    """The `Model` of `model_config["architecture"]` with random weights from torch's generator.
 
     Raises UserError when the architecture is unknown or its configuration is wrong.
     """

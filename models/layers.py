@@ -1,7 +1,6 @@
-"""Layers that the raw-waveform models share.
+"""Layers that several models share. Their parameters have the names that the official checkpoints use.
 
-B batch, T samples, C channels, F frequency bins, N graph nodes, D features of a node.
-Parameter names are those of the official checkpoints.
+B batch, T samples or frames, C channels, F frequency bins, N graph nodes, D features of a node.
 """
 
 from collections.abc import Iterator
@@ -18,59 +17,62 @@ SAMPLE_RATE = 16_000
 
 
 class SincBank(nn.Module):
-    """Fixed mel-spaced band-pass filters as a convolution (RawNet2, arXiv 2011.01108, section 2).
+    """Bank of fixed sinc filters, band-pass and mel-spaced, as a convolution (RawNet2, arXiv 2011.01108, section 2).
 
-    filters: number C; taps: length K of each (one more if even, to have a centre).
+    filters: how many (C); taps: length K of each, raised to an odd number so that a filter has a centre.
     """
 
-    MAX_MASKED = 20  # filters that one frequency mask may silence, exclusive
+    MAX_MASKED = 20  # one frequency mask silences fewer filters than this
 
     def __init__(self, filters: int, taps: int):
         super().__init__()
         half = taps // 2
         mel = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), filters + 1)
-        edges = 2 * 700 * (10 ** (mel / 2595) - 1)  # (C + 1,) twice the cut-off in Hz
-        # Rounded where the official filters are: a bit's difference here changes gradients' second digit.
+        edges = 2 * 700 * (10 ** (mel / 2595) - 1)  # (C + 1,) twice the cut-off frequency in Hz
+        # Rounded at the same places as the official code: one bit more or less changes gradients in the second digit.
         n = np.arange(-half, half + 1, dtype=np.float32)  # (K,)
         sinc = [np.sinc(np.float32(f) * n / np.float32(SAMPLE_RATE)).astype(np.float64) for f in edges]
         low_pass = edges[:, None] / SAMPLE_RATE * np.stack(sinc)  # (C + 1, K)
-        bank = np.hamming(len(n)).astype(np.float32) * (low_pass[1:] - low_pass[:-1]).astype(np.float32)
-        self.register_buffer("bank", torch.from_numpy(bank)[:, None], persistent=False)  # (C, 1, K)
+        band_pass = np.hamming(len(n)).astype(np.float32) * (low_pass[1:] - low_pass[:-1]).astype(np.float32)
+        self.register_buffer("band_pass", torch.from_numpy(band_pass)[:, None], persistent=False)  # (C, 1, K)
 
     def forward(self, x: Tensor, mask: bool = False) -> Tensor:
         """(B, T) → (B, C, T - K + 1); `mask` silences random neighbouring filters for the whole batch."""
-        bank = self._masked() if mask else self.bank
-        return F.conv1d(x[:, None], bank)
+        return F.conv1d(x[:, None], self._masked() if mask else self.band_pass)
 
     def _masked(self) -> Tensor:
-        bank = self.bank.clone()
-        bank[random_band(len(bank), self.MAX_MASKED)] = 0
-        return bank
+        band_pass = self.band_pass.clone()
+        band_pass[random_band(len(band_pass), self.MAX_MASKED)] = 0
+        return band_pass
 
 
 def random_band(filters: int, widest: int) -> slice:
-    """Random neighbours among so many filters, fewer than `widest`, maybe none (frequency masking)."""
+    """Frequency masking: a random range of fewer than `widest` of the `filters` filters; it may be empty."""
     width = int(torch.rand(()) * min(widest, filters))
     first = int(torch.randint(filters - width + 1, ()))
     return slice(first, first + width)
 
 
 class Recomputable(nn.Module):
-    """A block whose `_compute` is its forward pass, and draws nothing at random."""
+    """A block that can compute its activations again in the backward pass (gradient checkpointing, arXiv 1604.06174).
 
-    recompute = False  # in training, compute activations again in the backward pass instead of keeping them
+    Subclasses put their forward pass into `_compute`, which must not draw random numbers.
+    """
+
+    recompute = False  # in training, recompute activations instead of keeping them
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.recompute and self.training and torch.is_grad_enabled()):
             return self._compute(x)
-        contexts = lambda: (nullcontext(), statistics_kept(self))  # noqa: E731 — the batch is seen twice, not new
+        # The second pass sees the same batch again, so it must not change the running statistics.
+        contexts = lambda: (nullcontext(), statistics_kept(self))  # noqa: E731
         return checkpoint(self._compute, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 class ResidualBlock(Recomputable):
     """2-D residual block of AASIST's encoder, (B, C_in, F, T) → (B, C_out, F, ⌊T / pool⌋).
 
-    `bn1` is in the official checkpoints, but the released forward pass throws its output away: it stays unused here.
+    The official checkpoints hold a `bn1`, but the released forward pass discards its output; here it is not computed.
     """
 
     def __init__(self, channels_in: int, channels_out: int, first: bool = False, pool: int = 3):
@@ -87,14 +89,17 @@ class ResidualBlock(Recomputable):
 
     def _compute(self, x: Tensor) -> Tensor:
         identity = x if self.same_channels else self.conv_downsample(x)
-        # In place where the backward pass needs no copy of what was before: a quarter less memory.
+        # In place where the backward pass does not need the overwritten values: a quarter less memory.
         y = F.selu(self.bn2(self.conv1(x)), inplace=True)  # (B, C_out, F + 1, T)
         y = self.conv2(y).add_(identity)
         return F.max_pool2d(y, (1, self.pool)) if self.pool > 1 else y
 
 
 class ResidualBlock1d(Recomputable):
-    """Residual block of RawNet2 (arXiv 2011.01108, section 3), (B, C_in, T) → (B, C_out, ⌊T / 3⌋); `bn1` as above."""
+    """Residual block of RawNet2 (arXiv 2011.01108, section 3), (B, C_in, T) → (B, C_out, ⌊T / 3⌋).
+
+    `bn1` is not computed, as in `ResidualBlock`.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, first: bool = False):
         super().__init__()
@@ -114,7 +119,7 @@ class ResidualBlock1d(Recomputable):
 
 
 def are_filters(filts: list) -> bool:
-    """Whether `filts` describes a bank and 2-D blocks whose channels fit together."""
+    """Whether `filts` gives the number of sinc filters and 2-D blocks whose channels fit together."""
     if len(filts) != 5 or not all(isinstance(pair, list) and len(pair) == 2 for pair in filts[1:]):
         return False
     numbers = [filts[0], *(n for pair in filts[1:] for n in pair)]
@@ -124,7 +129,7 @@ def are_filters(filts: list) -> bool:
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Let batch norms in training mode normalise by the batch, but leave their running statistics alone."""
+    """Keep the running statistics of batch norms unchanged while they normalise by the batch, as in training."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
@@ -138,26 +143,30 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
 
 
 def fp32(x: Tensor) -> torch.autocast:
-    """A context in which a model that runs under autocast computes with full precision on x's device."""
+    """A context without autocast on x's device, for computations that need full precision."""
     return torch.autocast(x.device.type, enabled=False)
 
 
 def over_nodes(norm: nn.Module, x: Tensor) -> Tensor:
-    """Batch norm over all nodes of the batch, per feature: (B, N, D) → (B, N, D)."""
+    """Batch norm of each feature over all nodes of the batch: (B, N, D) → (B, N, D)."""
     return norm(x.flatten(0, 1)).view_as(x)
 
 
 class GraphAttention(nn.Module):
-    """Graph attention over pairwise products of nodes (AASIST, arXiv 2110.01200, section 2.2)."""
+    """Graph attention over pairwise products of nodes (AASIST, arXiv 2110.01200, section 2.2).
+
+    α_ij = softmax_j(w · tanh(W (x_i ⊙ x_j)) / τ)
+    y_i = SELU(BN(U Σ_j α_ij x_j + V x_i))
+    """
 
     def __init__(self, dim_in: int, dim_out: int, temperature: float = 1.0):
         super().__init__()
-        self.temperature = temperature
+        self.temperature = temperature  # τ
         self.input_drop = nn.Dropout(0.2)
-        self.att_proj = nn.Linear(dim_in, dim_out)
-        self.att_weight = attention_vector(dim_out)
-        self.proj_with_att = nn.Linear(dim_in, dim_out)
-        self.proj_without_att = nn.Linear(dim_in, dim_out)
+        self.att_proj = nn.Linear(dim_in, dim_out)  # W
+        self.att_weight = attention_vector(dim_out)  # w
+        self.proj_with_att = nn.Linear(dim_in, dim_out)  # U
+        self.proj_without_att = nn.Linear(dim_in, dim_out)  # V
         self.bn = nn.BatchNorm1d(dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,69 +174,21 @@ class GraphAttention(nn.Module):
         x = self.input_drop(x)
         pairs = torch.tanh(self.att_proj(x[:, :, None] * x[:, None, :]))  # (B, N, N, D_out)
         logits = (pairs @ self.att_weight).squeeze(-1)  # (B, N, N)
-        attention = torch.softmax(logits / self.temperature, dim=-1)
+        attention = torch.softmax(logits / self.temperature, dim=-1)  # α: (B, N, N)
         return F.selu(over_nodes(self.bn, self.proj_with_att(attention @ x) + self.proj_without_att(x)))
 
 
-class HeteroGraphAttention(nn.Module):
-    """Heterogeneous stacking graph attention with a master ("stack") node (AASIST, section 2.3)."""
-
-    def __init__(self, dim_in: int, dim_out: int, temperature: float = 1.0):
-        super().__init__()
-        self.temperature = temperature
-        self.proj_type1 = nn.Linear(dim_in, dim_in)
-        self.proj_type2 = nn.Linear(dim_in, dim_in)
-        self.input_drop = nn.Dropout(0.2)
-        self.att_proj = nn.Linear(dim_in, dim_out)
-        self.att_projM = nn.Linear(dim_in, dim_out)
-        self.att_weight11 = attention_vector(dim_out)
-        self.att_weight22 = attention_vector(dim_out)
-        self.att_weight12 = attention_vector(dim_out)
-        self.att_weightM = attention_vector(dim_out)
-        self.proj_with_att = nn.Linear(dim_in, dim_out)
-        self.proj_without_att = nn.Linear(dim_in, dim_out)
-        self.proj_with_attM = nn.Linear(dim_in, dim_out)
-        self.proj_without_attM = nn.Linear(dim_in, dim_out)
-        self.bn = nn.BatchNorm1d(dim_out)
-
-    def forward(self, x1: Tensor, x2: Tensor, master: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """x1 (B, N1, D_in), x2 (B, N2, D_in), master (B or 1, 1, D_in), by default the nodes' mean
-
-        → x1 (B, N1, D_out), x2 (B, N2, D_out), master (B, 1, D_out)
-        """
-        n1 = x1.shape[1]
-        x = torch.cat([self.proj_type1(x1), self.proj_type2(x2)], dim=1)  # (B, N, D_in)
-        if master is None:
-            master = x.mean(dim=1, keepdim=True)
-        x = self.input_drop(x)
-        master = self._update_master(x, master)
-        y = self.proj_with_att(self._attention(x, n1) @ x) + self.proj_without_att(x)
-        y = F.selu(over_nodes(self.bn, y))  # (B, N, D_out)
-        return y[:, :n1], y[:, n1:], master
-
-    def _attention(self, x: Tensor, n1: int) -> Tensor:
-        """(B, N, D_in) → (B, N, N), rows sum to 1; within each type and across types by a vector of its own."""
-        pairs = torch.tanh(self.att_proj(x[:, :, None] * x[:, None, :]))  # (B, N, N, D_out)
-        from1 = torch.cat([pairs[:, :n1, :n1] @ self.att_weight11, pairs[:, :n1, n1:] @ self.att_weight12], dim=2)
-        from2 = torch.cat([pairs[:, n1:, :n1] @ self.att_weight12, pairs[:, n1:, n1:] @ self.att_weight22], dim=2)
-        logits = torch.cat([from1, from2], dim=1).squeeze(-1)  # (B, N, N)
-        return torch.softmax(logits / self.temperature, dim=-1)
-
-    def _update_master(self, x: Tensor, master: Tensor) -> Tensor:
-        """The master attends to every node: (B, 1, D_out)."""
-        logits = torch.tanh(self.att_projM(x * master)) @ self.att_weightM  # (B, N, 1)
-        attention = torch.softmax(logits / self.temperature, dim=1).transpose(1, 2)  # (B, 1, N)
-        return self.proj_with_attM(attention @ x) + self.proj_without_attM(master)
-
-
 class GraphPool(nn.Module):
-    """Keep the ⌊N·ratio⌋ nodes (at least `n_min`) of highest sigmoid score, best first, each times its score."""
+    """Graph pooling (AASIST, section 2.2): keep the nodes with the highest scores, best first, times their scores.
+
+    s_n = sigmoid(P h_n);  N' = max(⌊N · ratio⌋, n_min) nodes stay, each as s_n h_n
+    """
 
     def __init__(self, ratio: float, dim: int, n_min: int = 1):
         super().__init__()
         self.ratio, self.n_min = ratio, n_min
-        self.drop = nn.Dropout(0.3)  # acts on the scores only
-        self.proj = nn.Linear(dim, 1)
+        self.drop = nn.Dropout(0.3)  # changes the scores only, not the nodes
+        self.proj = nn.Linear(dim, 1)  # P
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, N, D) → (B, N', D)"""
@@ -236,14 +197,14 @@ class GraphPool(nn.Module):
         return (h * scores).gather(1, kept.expand(-1, -1, h.shape[2]))
 
     def nodes_kept(self, nodes: int) -> int:
-        """N' of N."""
+        """N', given N nodes."""
         return max(int(nodes * self.ratio), self.n_min)
 
 
 class Cosine(nn.Module):
-    """Cosines between x and a learnt direction of each class, for losses that want angles; no bias.
+    """Cosines between x and a learnt direction for each class, for losses with an angular margin; no bias.
 
-    The directions are one orthonormal pair to begin with, so that no class starts in another's place.
+    The directions start as an orthonormal pair, so that the classes are apart from the beginning.
     """
 
     def __init__(self, dim: int):
@@ -256,7 +217,7 @@ class Cosine(nn.Module):
 
 
 def output_layer(kind: str, dim: int) -> nn.Module:
-    """(B, D) → logits (B, 2) of spoof and bona fide: `linear`, or the `cosine` that margin losses are made of."""
+    """(B, D) → logits (B, 2) of spoof and bona fide. kind: `linear`, or `cosine` for losses with an angular margin."""
     return Cosine(dim) if kind == "cosine" else nn.Linear(dim, 2)
 
 

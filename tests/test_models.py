@@ -148,12 +148,12 @@ def test_one_training_step_is_the_official_one(name, shared):
 def test_filter_bank_is_fixed_and_not_saved():
     model = build_model(TINY_MODEL)
     assert not [name for name in model.state_dict() if "conv_time" in name]
-    assert model.conv_time.bank.shape == (70, 1, 129)
-    assert not model.conv_time.bank.requires_grad
+    assert model.conv_time.band_pass.shape == (70, 1, 129)
+    assert not model.conv_time.band_pass.requires_grad
 
 
 def test_filters_pass_their_band():
-    bank = SincBank(70, 128).bank[:, 0]
+    bank = SincBank(70, 128).band_pass[:, 0]
     response = torch.fft.rfft(bank, 16_000).abs()  # 1 Hz bins
     mel = np.linspace(0, 2595 * np.log10(1 + 8000 / 700), 71)
     edges = 700 * (10 ** (mel / 2595) - 1)
