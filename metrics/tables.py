@@ -144,6 +144,14 @@ def format_latex(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def format_latex_table(results: dict[str, dict]) -> str:
+    """The rows of `format_latex` in a tabular."""
+    head, *rows = format_latex(results).splitlines()
+    head = head.removeprefix("% ")
+    begin = f"\\begin{{tabular}}{{l{'r' * head.count(' & ')}}}"
+    return "\n".join([begin, "\\hline", head, "\\hline", *rows, "\\hline", "\\end{tabular}"]) + "\n"
+
+
 def write_csv(path: str | Path, results: dict[str, dict]) -> None:
     """One row per system and condition (pooled, each attack, each group), in full precision."""
     heads = ["system", "condition", "n_bonafide", "n_spoof", *LABELS, "eer_percent_low", "eer_percent_high"]

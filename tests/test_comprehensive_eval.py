@@ -19,7 +19,9 @@ from audio import reading
 from audio.chunks import fit
 from common.errors import UserError
 from corpora.asvspoof import ASVspoof2019
+from scoring import eval_results
 from scoring.detector import Detector
+from scoring.eval_set import resume
 from scoring.weights import BUNDLED
 
 FIGURES = {"det", "roc", "attack_eer", "score_distributions", "confusion", "score_scatter", "score_boxes"}
@@ -52,7 +54,7 @@ def command(checkpoint, tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", list(map(str, line)))
         return comprehensive_eval.main()
 
-    monkeypatch.setattr(evaluation, "draw", lambda *_, **__: [])
+    monkeypatch.setattr(eval_results, "draw", lambda *_, **__: [])
     return call
 
 
@@ -155,10 +157,10 @@ def test_a_rerun_scores_only_what_is_new(command, tiny_corpus, tmp_path, scored,
 
 def test_damage_in_the_partial_file_ends_what_is_taken_from_it(tmp_path):
     identity = {"checkpoint_sha256": "x"}
-    assert comprehensive_eval.resume(tmp_path, identity) == {}
+    assert resume(tmp_path, identity) == {}
     with (tmp_path / "scores.partial").open("ab") as file:
         file.write(b"a 0.1\nb -2e-05\n\0\0\0\0\nc 3\n")
-    assert comprehensive_eval.resume(tmp_path, identity) == {"a": 0.1, "b": -2e-05}
+    assert resume(tmp_path, identity) == {"a": 0.1, "b": -2e-05}
     assert (tmp_path / "scores.partial").read_text() == '{"checkpoint_sha256": "x"}\na 0.1\nb -2e-05\n'
 
 
@@ -287,7 +289,7 @@ def test_unreadable_files_are_named_and_tried_again(command, folder, tmp_path, s
 def test_compare_overlays_and_tests_systems(command, full_run, tiny_corpus, tmp_path, monkeypatch):
     shutil.copytree(full_run / "tiny", tmp_path / "results" / "other")
     drawn = []
-    monkeypatch.setattr(evaluation, "draw", lambda results, *_, own: drawn.append((list(results), own)))
+    monkeypatch.setattr(eval_results, "draw", lambda results, *_, own: drawn.append((list(results), own)))
     assert command("--dataset", 2019, "--data_path", tiny_corpus, "--compare", "other") == 0
     assert drawn == [(["tiny", "other"], ["tiny"])]
     folder = tmp_path / "results" / "tiny" / "asvspoof2019"
@@ -332,7 +334,7 @@ def test_bad_arguments(command, tmp_path, arguments, words, monkeypatch):
 
 def test_bad_data_is_refused_before_scoring(command, folder, scored, tmp_path):
     run = ("--dataset", "folder", "--data_path", folder)
-    with pytest.raises(UserError, match="no scores of AASIST to compare .* found scores of nobody"):
+    with pytest.raises(UserError, match="no scores of AASIST to compare .* found scores of no system"):
         command(*run, "--compare", "AASIST")
     (folder / "again").mkdir()
     shutil.copy(folder / "flac" / "u1.flac", folder / "again")

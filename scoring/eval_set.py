@@ -1,0 +1,160 @@
+"""Whole data sets scored with one checkpoint; a stopped run goes on where it stopped.
+
+comprehensive_eval.py is the command; eval_results.py evaluates the scores.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.files import write_text
+from corpora.open import KINDS
+from corpora.trials import Partition
+from data_utils import preflight, tolerant_loader
+from metrics.scores import Scores
+from metrics.tandem import AsvScores
+from scoring.detector import Detector
+from scoring.weights import file_sha256, locate
+
+PARTIAL = "scores.partial"  # the scores so far; removed when a run is complete
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """A partition that is scored whole, and its trials in the form that evaluation takes."""
+
+    name: str  # of its results folder
+    partition: Partition
+    trials: Scores  # all NaN
+    asv: AsvScores | None
+    notes: list[str]
+
+    @classmethod
+    def load(cls, kind: str, root: Path, max_files: int | None) -> "EvalSet":
+        """The eval partition of a data set, or `max_files` of its trials spread evenly over it.
+
+        Raises UserError for a data set that cannot be evaluated.
+        """
+        data_set = KINDS[kind](root)
+        partition = data_set.partition("all" if "all" in data_set.partitions else "eval")
+        if (count := len(partition.trials)) > (max_files or count):
+            partition = partition.take(np.arange(max_files) * count // max_files)
+        notes = preflight([replace(partition, name=data_set.title)], kind)
+        trials = partition.trials
+        utt_ids, attacks = [trial.utt_id for trial in trials], [trial.attack for trial in trials]
+        is_bonafide, speakers = partition.is_bonafide(), np.array([trial.speaker for trial in trials], dtype=object)
+        known = {"speaker": speakers} if (speakers != "-").any() else {}
+        scores = Scores(utt_ids, np.full(len(trials), np.nan), is_bonafide, attacks, known | partition.groups)
+        return cls(data_set.title, partition, scores, partition.asv_scores(), notes)
+
+    def keys(self) -> list[str]:
+        """`bonafide` or `spoof` of each trial."""
+        return [trial.key for trial in self.partition.trials]
+
+
+@dataclass(frozen=True)
+class EvalRun:
+    """One checkpoint that is evaluated on whole data sets, and how."""
+
+    detector: Detector
+    checkpoint: str  # as given: a file or a name
+    name: str  # of the system in results
+    output_dir: Path
+    batch_size: int  # utterances scored at a time
+    num_workers: int  # processes that decode audio
+    max_files: int | None
+    bootstrap: int  # resamples
+    compare: Sequence[str]  # other systems in output_dir
+
+    def folder(self, eval_set: EvalSet) -> Path:
+        """The results folder of this system on a data set."""
+        return self.output_dir / self.name / eval_set.name
+
+    def identity(self, eval_set: EvalSet) -> dict:
+        """The values that decide a run's scores; a run with equal ones may go on from its partial scores."""
+        names, attacks = eval_set.trials.utt_id.tolist(), eval_set.trials.attack.tolist()
+        return {
+            "checkpoint_sha256": file_sha256(locate(self.checkpoint)),
+            "trials": len(names),
+            "trials_sha256": hashlib.sha256(repr([names, attacks, eval_set.keys()]).encode()).hexdigest(),
+            "batch_size": self.batch_size,
+            "device": self.detector.engine.device,
+        }
+
+
+def score_eval_set(run: EvalRun, eval_set: EvalSet, identity: dict) -> tuple[dict[str, float], dict[str, str]]:
+    """(scores, errors of unreadable files), both by utt_id. Each batch goes to the partial file when it is scored.
+
+    A batch that is not in the partial file whole is scored again whole, so that a resumed run gives the same bits.
+    Raises UserError for a score that is not finite.
+    """
+    names, size, folder = eval_set.trials.utt_id.tolist(), run.batch_size, run.folder(eval_set)
+    scores, errors = resume(folder, identity), {}
+    batches = [list(range(start, min(start + size, len(names)))) for start in range(0, len(names), size)]
+    to_do = [batch for batch in batches if not all(names[row] in scores for row in batch)]
+    if not to_do:
+        return scores, errors
+    loader = tolerant_loader(eval_set.partition, run.detector.engine.nb_samp, run.num_workers, to_do)
+    done = len(names) - sum(map(len, to_do))
+    bar = tqdm(desc=eval_set.name, total=len(names), initial=done, unit="utt", disable=None)
+    with (folder / PARTIAL).open("a", encoding="utf-8") as file, bar:
+        for batch, (waveforms, problems) in zip(to_do, loader, strict=True):
+            errors |= {names[row]: str(problem) for row, problem in zip(batch, problems, strict=True) if problem}
+            readable = [names[row] for row, problem in zip(batch, problems, strict=True) if not problem]
+            values = run.detector.score([waveforms]).tolist() if readable else []
+            _require_finite(readable, values)
+            scores |= zip(readable, values, strict=True)
+            file.writelines(f"{name} {value!r}\n" for name, value in zip(readable, values, strict=True))
+            file.flush()
+            bar.update(len(batch))
+    return scores, errors
+
+
+def _require_finite(names: list[str], values: list[float]) -> None:
+    if bad := [name for name, value in zip(names, values, strict=True) if not np.isfinite(value)]:
+        raise UserError(f"bad score of {bad[0]}", "a finite number (is the checkpoint sound?)", "NaN or infinity")
+
+
+def resume(folder: Path, identity: dict) -> dict[str, float]:
+    """Scores by utt_id that an earlier run of the same `identity` left; starts the partial file with them."""
+    partial, header = folder / PARTIAL, json.dumps(identity)
+    scores = {}
+    if partial.exists():
+        first, *lines = partial.read_bytes().decode(errors="replace").split("\n")
+        if first == header:
+            scores = _parse(lines[:-1])  # the last line is empty, or a killed run wrote only part of it
+        else:
+            print(f"note: {partial} is of another checkpoint or other trials: starting anew", file=sys.stderr)
+    elif _identity_of(folder) == identity:
+        scores = _parse((folder / "scores.txt").read_text(encoding="utf-8").splitlines())
+        print(f"note: going on from the scores in {folder}; remove it to score anew", file=sys.stderr)
+    write_text(partial, header + "\n" + "".join(f"{name} {value!r}\n" for name, value in scores.items()))
+    return scores
+
+
+def _parse(lines: Sequence[str]) -> dict[str, float]:
+    """Scores by utt_id from lines `utt_id … score`, up to the first damaged one."""
+    scores = {}
+    for line in lines:
+        try:
+            name, *_, value = line.split()
+            scores[name] = float(value)
+        except ValueError:
+            break
+    return scores
+
+
+def _identity_of(folder: Path) -> dict | None:
+    """The identity of the complete run in `folder`, if there is one."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return metrics["run"] if (folder / "scores.txt").exists() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
