@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import torch
 from conftest import ROOT, TINY_MODEL, save_tiny
 
@@ -108,17 +109,22 @@ def test_bf16_is_near_fp32(tiny):
     assert 0 < np.abs(fp32 - bf16).max() < 0.2
 
 
-def test_scoring_by_an_exported_model_does_not_import_torch(tiny, tiny_onnx):
+def test_scoring_by_an_exported_model_does_not_import_torch(tiny_onnx, tmp_path):
+    soundfile.write(tmp_path / "a.wav", probe_waveforms(NB_SAMP)[0], 16_000)
     code = """
 import sys
+import inference
 from scoring.engine_choice import load_engine
 from scoring.onnx_export import probe_waveforms
+_, model, audio, results = sys.argv
 for engine in ("onnx", "openvino"):
-    loaded, card = load_engine(sys.argv[1], engine)
+    loaded, card = load_engine(model, engine)
     assert loaded.logits(probe_waveforms(loaded.nb_samp)).shape == (3, 2) and card.threshold == 0.5
+    sys.argv[1:] = ["--model", model, "--audio", audio, "--engine", engine, "--save_json", results + engine]
+    assert inference.main() == 0
 print("torch" in sys.modules)"""
-    done = python(code, tiny_onnx)
-    assert done.stdout == "False\n", done.stderr
+    done = python(code, tiny_onnx, tmp_path / "a.wav", tmp_path / "r.json")
+    assert done.stdout.endswith("\nFalse\n"), done.stderr
 
 
 # --------------------------------------------------------------------------------------------------- which engine

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +17,14 @@ import torch
 from conftest import ROOT, TINY_MODEL, Malice, assert_user_error, run_command, save_tiny
 from test_audio import mutants
 
-from audio import SAMPLE_RATE, reading
+from audio import SAMPLE_RATE, decoding_workers, reading
 from corpora.asvspoof import ASVspoof2019
 from corpora.trials import Partition
 from evaluation import read_scores
 from metrics.error_rates import compute_eer
-from plots.recording import Timeline, recording_figure
+from scoring.batch import BatchOutputs, score_batch
 from scoring.detector import Detector
+from scoring.figure import draw_result
 from scoring.verdict import verdict_rows
 from scoring.weights import BUNDLED
 
@@ -293,6 +296,17 @@ def test_commands_of_earlier_detectors_work_as_written(tiny, folder, tmp_path):
     assert (tmp_path / "inference_results" / "sample.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_explicit_path_is_used_as_given(tiny, folder, tmp_path):
+    """Only the flag without a path writes below the output folder, also when the path is the default's own name."""
+    options = ["--model", tiny, "--audio", folder / "f05.wav", "--output_dir", "out"]
+    done = in_folder(tmp_path, *options, "--save_json", "results.json", "--save_csv", "results.csv")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "results.csv"}
+    done = in_folder(tmp_path, *options, "--save_json", "--save_csv")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "results.csv"}
+
+
 def in_folder(folder, *arguments: object, **options) -> subprocess.CompletedProcess:
     """inference.py as started in another folder."""
     command = [sys.executable, str(ROOT / "inference.py"), *map(str, arguments)]
@@ -337,11 +351,56 @@ def test_the_figure_says_what_the_verdict_is(tiny, folder):
     for threshold, words, rejected in ((score - 9, "bona fide", False), (score + 9, "spoof", True)):
         judge = detector.judge(threshold=threshold)
         result = detector.score_file(folder / "f05.wav", judge)
-        timeline = Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
-        figure = recording_figure(None, RATE, timeline, threshold, result.regions, verdict_rows(result, judge))
+        figure = draw_result(result, judge, None, verdict_rows(result, judge))
         assert words in [text.get_text() for text in figure.texts]
         marks = {line.get_marker() for line in figure.axes[-1].lines if np.isfinite(line.get_ydata()).any()}
         assert marks & {"o", "X"} == {"X" if rejected else "o"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_figure_needs_no_second_decoding(tiny, folder, tmp_path, monkeypatch, workers):
+    decoded = []
+
+    def counting(plain):
+        def iterate(recording):
+            decoded.append(Path(recording.path))
+            yield from plain(recording)
+
+        return iterate
+
+    for kind in (reading.Recording, decoding_workers.RemoteRecording):
+        monkeypatch.setattr(kind, "__iter__", counting(kind.__iter__))
+    detector = Detector.from_checkpoint(tiny, "cpu")
+    outputs = BatchOutputs(figures=tmp_path, explain=True)
+    assert score_batch(detector, detector.judge(), [folder / "f05.wav"], outputs, workers, lambda result: None) == 0
+    assert decoded == [folder / "f05.wav"]
+    assert {path.name for path in tmp_path.iterdir()} == {"f05.png", "f05.pdf"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_kept_samples_are_those_of_the_file(tiny, folder, workers):
+    detector = Detector.from_checkpoint(tiny, "cpu")
+    paths = [folder / f"{name}.wav" for name in ("f02", "none", "f10", "f04")]  # 0.7, 2.7 and 1.2 s
+    found = [scored.samples for scored in detector.score_recordings(paths, detector.judge(), workers, keep_seconds=2)]
+    assert found[1:3] == [None, None]
+    for path, samples in zip(paths[::3], found[::3], strict=True):
+        np.testing.assert_array_equal(samples, reading.read(path))
+    assert next(detector.score_recordings(paths, detector.judge())).samples is None
+
+
+def test_kept_samples_take_bounded_memory(tiny, tmp_path):
+    """Files wait for their scores while a large batch fills; eight of them are minutes of silence."""
+    soundfile.write(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(8000), RATE)
+    soundfile.write(tmp_path / "minute.flac", np.zeros(60 * RATE), RATE)
+    detector = Detector.from_checkpoint(tiny, "cpu")
+    detector.engine.batch_size = 1000
+    paths = [tmp_path / "noise.wav", tmp_path / "minute.flac"] * 8
+    tracemalloc.start()
+    lengths = [len(s.samples) for s in detector.score_recordings(paths, detector.judge(), keep_seconds=60.0)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert lengths == [8000, 60 * RATE] * 8
+    assert peak < 4 * 60 * RATE * 4  # bytes of four minutes in float32
 
 
 def test_scores_are_read_by_evaluation(tiny, folder, tmp_path):
