@@ -1,6 +1,7 @@
-"""Scores of a recording's chunks → its score, its suspicious regions and a verdict; docs/inference.md explains them.
+"""Chunk scores → a file's score, suspicious regions, probability and verdict, and the words for all of them.
 
-A verdict is "bonafide", "spoof", or "abstain" where a score would mean nothing. `FileResult.to_dict` is the JSON form.
+A verdict is "bonafide", "spoof", or "abstain" where a score would mean nothing. `FileResult.to_dict` is the form in
+JSON; `VERDICT_WORDS`, `verdict_line` and `verdict_report` are for people. docs/inference.md explains the rules.
 """
 
 import math
@@ -19,9 +20,9 @@ from metrics.error_rates import threshold_at_far
 from scoring.weights import Card
 
 SCHEMA = "aasist.inference/1"
-MIN_ACTIVE_SECONDS = 0.5  # of sound; in less there is no speech to judge
-SHORT_SECONDS = 2.0  # of sound; less is little to go by
-MAX_CLIPPED = 0.001  # share of samples at full scale
+MIN_ACTIVE_SECONDS = 0.5  # of sound; less holds no speech to judge
+SHORT_SECONDS = 2.0  # of sound; less is weak evidence
+MAX_CLIPPED = 0.001  # fraction of samples at full scale
 LOWEST = 3  # chunks that `topk` averages
 AGGREGATES = {
     "mean": np.mean,
@@ -31,18 +32,18 @@ AGGREGATES = {
     "first": lambda scores: scores[0],
 }
 BY_SELECTION = ("min", "topk")  # the lowest of many chunks is low by selection, not by evidence alone
-MAX_LISTED_CHUNKS = 20  # in text; files have them all
+MAX_LISTED_CHUNKS = 20  # in text; files list all
 
 
 class Condition(NamedTuple):
-    """Something about a recording that its score suffers from."""
+    """A property of the recording that makes its score less reliable or meaningless."""
 
     name: str
     detail: str
 
 
 class ChunkScore(NamedTuple):
-    """From and to (seconds), and the score; None for a silent chunk, which has none."""
+    """A chunk's start and end (seconds), and its score; a silent chunk has none."""
 
     start: float
     end: float
@@ -50,7 +51,7 @@ class ChunkScore(NamedTuple):
 
 
 class SuspiciousRegion(NamedTuple):
-    """A passage of neighbouring chunks at or below the threshold: from and to (seconds), the lowest chunk's score."""
+    """A passage of neighbouring chunks at or below the threshold: start and end (seconds), the lowest chunk's score."""
 
     start: float
     end: float
@@ -59,20 +60,21 @@ class SuspiciousRegion(NamedTuple):
 
 @dataclass(frozen=True)
 class VerdictSettings:
-    """What one chooses about a scoring; docs/inference.md says how."""
+    """The user's choices; docs/inference.md explains them."""
 
     threshold: float | None  # scores above it are bona fide
     threshold_source: str
-    prior_spoof: float = 0.5  # the share of spoofs to expect
+    prior_spoof: float = 0.5  # the expected fraction of spoofs
     aggregate: Literal["mean", "median", "min", "topk", "first"] = "mean"
-    overlap: float = 0.5  # share of a chunk that the next one covers again
+    overlap: float = 0.5  # fraction of a chunk that the next one covers again
     channel: int | None = None  # counted from 1; None: the mean of all
 
 
 def operating_point(card: Card, threshold: float | None, target_far: float | None) -> tuple[float | None, str]:
-    """A threshold and where it comes from: given, or with the share `target_far` of dev spoofs above, or the card's.
+    """A threshold and its source: the one given, or the one that the fraction `target_far` of dev spoofs passes, or the
+    card's.
 
-    Raises UserError when the checkpoint has no dev scores to find it on.
+    Raises UserError when `target_far` is given and the checkpoint has no dev scores.
     """
     if threshold is not None:
         return threshold, "given by --threshold"
@@ -86,7 +88,7 @@ def operating_point(card: Card, threshold: float | None, target_far: float | Non
 
 @dataclass(frozen=True)
 class FileResult:
-    """What one file gets. `error` says why it could not be read (None: it was)."""
+    """The result of one file. error: why the file could not be read; None if it could."""
 
     path: Path
     verdict: Literal["bonafide", "spoof", "abstain"] = "abstain"
@@ -109,25 +111,25 @@ class FileResult:
 
 @dataclass(frozen=True)
 class Judge:
-    """Turns chunk scores into results. chunk_seconds: what the model hears at once."""
+    """The rules that turn chunk scores into results. chunk_seconds: length of the model's input."""
 
     card: Card
     settings: VerdictSettings
     chunk_seconds: float
 
     def __call__(self, path: Path, outcome: RecordingFacts | AudioError, chunks: Sequence[ChunkScore]) -> FileResult:
-        """The result of a file from its facts, or why it has none, and its chunks in order of time."""
+        """The result of a file from its facts, or from the error that ended its decoding, and its chunks in order."""
         if isinstance(outcome, AudioError):
             return FileResult(path, conditions=(Condition(outcome.condition, str(outcome)),), error=str(outcome))
         score = self.aggregate(chunks)
-        unfit = self._unfit(outcome, score)
+        disqualifying = self._disqualifying_conditions(outcome, score)
         return FileResult(
             path,
-            "abstain" if unfit else self.verdict(score),
+            "abstain" if disqualifying else self.verdict(score),
             score,
             *self._calibrated(score, len(chunks)),
             outcome.seconds,
-            (*unfit, *self._cautions(outcome)),
+            (*disqualifying, *self._weakening_conditions(outcome)),
             tuple(suspicious_regions(chunks, self.settings.threshold)),
             tuple(chunks),
         )
@@ -138,47 +140,48 @@ class Judge:
         return float(AGGREGATES[self.settings.aggregate](scores)) if len(scores) else None
 
     def verdict(self, score: float) -> Literal["bonafide", "spoof", "abstain"]:
-        """What a score means at the threshold; where none is known, nothing."""
+        """The verdict at the threshold; "abstain" where there is none."""
         threshold = self.settings.threshold
         return "abstain" if threshold is None else "bonafide" if score > threshold else "spoof"
 
     def caution(self) -> str:
+        """The sentence about the training data, on which every score depends."""
         if self.card.trained_on is None:
             return "it is not known what these weights were trained on"
         known = f"{self.card.name} was trained on {self.card.trained_on}"
         return f"{known}; it errs far more often on other speech, attacks and channels"
 
     def header(self) -> dict[str, Any]:
-        """What all results of a scoring share, as plain values."""
+        """The plain values that are the same for all files: schema, model, settings, caution."""
         model = {name: getattr(self.card, name) for name in ("name", "sha256", "trained_on")}
         settings = asdict(self.settings) | {"chunk_seconds": self.chunk_seconds}
         return {"schema": SCHEMA, "model": model, "settings": settings, "caution": self.caution()}
 
-    def _unfit(self, facts: RecordingFacts, score: float | None) -> list[Condition]:
-        """What leaves nothing to judge."""
+    def _disqualifying_conditions(self, facts: RecordingFacts, score: float | None) -> list[Condition]:
+        """At most one condition under which no verdict would mean anything."""
         if score is None:
             return [Condition("silent", "no chunk is louder than -60 dB of full scale")]
         if facts.active_seconds < MIN_ACTIVE_SECONDS:
-            heard = f"{facts.active_seconds:.2f} s of sound, at least {MIN_ACTIVE_SECONDS:g} s are needed"
-            return [Condition("too_short", heard)]
+            detail = f"{facts.active_seconds:.2f} s of sound, at least {MIN_ACTIVE_SECONDS:g} s are needed"
+            return [Condition("too_short", detail)]
         if self.settings.threshold is None:
             return [Condition("no_threshold", self.settings.threshold_source)]
         return []
 
-    def _cautions(self, facts: RecordingFacts) -> list[Condition]:
-        """What makes a score less sure."""
-        lost, clipped, heard = facts.lost_seconds, 100 * facts.clipped, facts.active_seconds
+    def _weakening_conditions(self, facts: RecordingFacts) -> list[Condition]:
+        """Conditions that make a score less reliable."""
+        lost, clipped, active = facts.lost_seconds, 100 * facts.clipped, facts.active_seconds
         candidates = {
             "truncated": (lost > 0, f"{lost:.2f} of {facts.seconds + lost:.2f} s announced are missing"),
             "damaged": (facts.damaged_packets > 0, f"{facts.damaged_packets} packets could not be decoded"),
             "clipped": (facts.clipped > MAX_CLIPPED, f"{clipped:.2g} % of the samples are at full scale"),
-            "short": (MIN_ACTIVE_SECONDS <= heard < SHORT_SECONDS, f"only {heard:.2f} s of sound"),
+            "short": (MIN_ACTIVE_SECONDS <= active < SHORT_SECONDS, f"only {active:.2f} s of sound"),
             "narrowband": (facts.rate < SAMPLE_RATE, f"sampled at {facts.rate} Hz, the model was trained at 16000 Hz"),
         }
         return [Condition(name, detail) for name, (holds, detail) in candidates.items() if holds]
 
     def _calibrated(self, score: float | None, chunks: int) -> tuple[float | None, float | None, str]:
-        """LLR, probability of spoof, and a note on where they come from or why there are none."""
+        """LLR, probability of spoof, and a note on their source, or why there are none."""
         calibration, prior = self.card.calibration, self.settings.prior_spoof
         if score is None:
             return None, None, "no score"
@@ -204,20 +207,20 @@ def suspicious_regions(chunks: Sequence[ChunkScore], threshold: float | None) ->
     return found
 
 
-# ----------------------------------------------------------------------------------------------------------- for people
+# ------------------------------------------------------------------------------------------------ words for people
 
 VERDICT_WORDS = {"bonafide": "bona fide", "spoof": "spoof", "abstain": "cannot say"}
 
 
 def probability_text(probability: float) -> str:
-    """A probability in percent; beyond 1 and 99 a few hundred dev trials tell nothing more."""
+    """A probability in percent, down to 1 and up to 99: a few hundred dev trials cannot tell more."""
     if 0.01 <= probability <= 0.99:
         return f"{100 * probability:.1f} %"
     return "above 99 %" if probability > 0.5 else "below 1 %"
 
 
 def verdict_rows(result: FileResult, judge: Judge) -> list[tuple[str, str]]:
-    """(label, text) pairs that a report, a figure or a page shows."""
+    """(label, text) pairs for a report, a figure or the page."""
     settings = judge.settings
     how = {"min": "lowest", "topk": f"mean of the {LOWEST} lowest"}.get(settings.aggregate, settings.aggregate)
     chunks = "" if len(result.chunks) < 2 else f"{how} of {len(result.chunks)} chunks; "
@@ -236,7 +239,7 @@ def verdict_rows(result: FileResult, judge: Judge) -> list[tuple[str, str]]:
 
 
 def verdict_report(result: FileResult, judge: Judge) -> str:
-    """Everything about one file, in lines for people."""
+    """Everything about one file, in several lines."""
     seconds = "" if result.seconds is None else f"  ({result.seconds:.2f} s)"
     lines = [f"{result.path}{seconds}", *(f"  {label:<13}{text}" for label, text in verdict_rows(result, judge))]
     if 1 < len(result.chunks) <= MAX_LISTED_CHUNKS:
@@ -248,7 +251,7 @@ def verdict_report(result: FileResult, judge: Judge) -> str:
 
 
 def verdict_line(result: FileResult) -> str:
-    """One line for people."""
+    """The result in one line."""
     score = "–" if result.score is None else f"{result.score:.4f}"
     names = ", ".join(condition.name.replace("_", " ") for condition in result.conditions)
     return f"{VERDICT_WORDS[result.verdict]:<11}{score:>10}  {result.path}{f'   ({names})' if names else ''}"
