@@ -1,7 +1,7 @@
-"""The web page, as people use it: on a server of its own, in a real browser and through gradio_client.
+"""The web page as people use it: on a server of its own, in a real browser and through gradio_client.
 
-CHROMIUM names the browser (default: /usr/bin/chromium), AXE the file axe.min.js; what needs one that is not there is
-skipped. Screenshots are left in results/webpage/ for whoever wants to look.
+CHROMIUM is the browser (default: /usr/bin/chromium) and AXE the file axe.min.js; tests that need a missing one are
+skipped. Screenshots of the tests are in results/webpage/. test_webpage.py tests the page without a server.
 """
 
 import csv
@@ -23,12 +23,10 @@ import soundfile
 from conftest import ROOT, assert_user_error, run_command, save_tiny
 
 from audio import SAMPLE_RATE, reading
-from common.errors import UserError
 from corpora.asvspoof import ASVspoof2019
 from scoring.detector import Detector
 from scoring.weights import BUNDLED
-from webpage import page as gradio_app
-from webpage.page import Checked, catalogue, options_from
+from webpage.limits import MAX_CHUNK_BUTTONS
 
 gradio_client = pytest.importorskip("gradio_client", reason="needs requirements-app.txt")
 RATE = SAMPLE_RATE
@@ -41,7 +39,7 @@ TINY = "extra/tiny.pth"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> Path:
-    """Checkpoints: the tiny one, calibrated, in extra/; beside them a link that leads out, and no checkpoint at all."""
+    """The tiny checkpoint, calibrated, in extra/; beside it a link out of the folder, and a file without a model."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "extra").mkdir()
     save_tiny(folder / "extra" / "tiny.pth", dev_eer=0.25)
@@ -79,12 +77,12 @@ def serve(temporary: Path, weights: Path, *arguments: object):
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
-    assert list(temporary.iterdir()) == []  # nothing that was uploaded or made stays
+    assert list(temporary.iterdir()) == []  # uploads and results are gone
 
 
 @pytest.fixture(scope="module")
 def speech(shared) -> dict[str, Path]:
-    """A file of each class, of at least four seconds where there is one."""
+    """The longest file of each class."""
     partition = ASVspoof2019(shared / "data" / "LA_mini", "LA").partition("eval")
     paths = {key: [partition.path(t) for t in partition.trials if t.key == key] for key in ("bonafide", "spoof")}
     return {key: max(found, key=lambda path: soundfile.info(path).duration) for key, found in paths.items()}
@@ -114,7 +112,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, server, request):
-    """The page, open. It fails the test with requests to other hosts, console errors, dialogs and uncaught errors."""
+    """The page, open. Requests to other hosts, console errors, dialogs and uncaught errors fail the test."""
     width = getattr(request, "param", 1280)
     context = browser.new_context(viewport={"width": width, "height": 900}, permissions=["microphone"])
     page, faults = context.new_page(), []
@@ -140,7 +138,7 @@ def upload(page, path: Path) -> None:
 
 
 def check(page, path: Path | None = None, timeout: float = 60) -> str:
-    """Upload, press Check; the verdict's heading, once all is drawn."""
+    """Upload, press Check, wait until everything is drawn; returns the verdict's heading."""
     if path:
         upload(page, path)
     page.locator("#check").click()
@@ -162,12 +160,6 @@ def open_tab(page, name: str) -> None:
     else:  # on a narrow screen behind "…"
         page.locator(".overflow-menu > button:visible").last.click()
         page.locator(".overflow-dropdown button:visible", has_text=name).click()
-
-
-def test_a_missing_gradio_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UserError, match=r"gradio is missing.*pip install -r requirements-app.txt"):
-        gradio_app.import_gradio()
 
 
 @pytest.mark.slow
@@ -202,7 +194,7 @@ def test_m4a_video_and_examples(page, speech, tmp_path):
 
 
 def recheck(page, name: str) -> str:
-    """Check again; the card once it is about the file `name`."""
+    """Check again; returns the card when it is about the file `name`."""
     page.locator("#check").click()
     card = page.locator("#verdict .card", has_text=name)
     card.wait_for(timeout=60_000)
@@ -234,7 +226,7 @@ def encode(source: Path, target: Path, picture: bool = False) -> None:
 def test_long_file_shows_progress_and_can_be_cancelled(page, ten_minutes, speech):
     upload(page, ten_minutes)
     page.locator("#check").click()
-    first = page.locator("#verdict", has_text=re.compile(r"part [1-9]\d* of 297"))
+    first = page.locator("#verdict", has_text=re.compile(r"chunk [1-9]\d* of 297"))
     first.wait_for(timeout=60_000)
     assert page.locator("#verdict progress").get_attribute("value")
     page.locator("#cancel_check").click()
@@ -248,8 +240,8 @@ def test_ten_minutes(page, ten_minutes):
     choose(page, "Model", "tiny")
     assert check(page, ten_minutes, timeout=120)
     assert "10:00 min" in page.locator("#verdict").inner_text()
-    open_tab(page, "Parts")
-    assert page.locator(".part").count() == gradio_app.SHOWN_CHUNKS
+    open_tab(page, "Chunks")
+    assert page.locator(".chunk").count() == MAX_CHUNK_BUTTONS
 
 
 @pytest.mark.slow
@@ -257,7 +249,7 @@ def test_microphone(page):
     page.get_by_label("Record audio").click()
     page.get_by_role("button", name="Record", exact=True).click()
     time.sleep(2)
-    # The player shows what was recorded at once; it fetches the file when the server has it.
+    # The player shows the recording at once, and fetches the file when the server has it.
     with page.expect_request(re.compile("/file=.*audio")):
         page.get_by_role("button", name="Stop", exact=True).first.click()
     assert check(page)
@@ -272,7 +264,7 @@ def test_broken_file_and_nothing(page, tmp_path):
     upload(page, tmp_path / "broken.wav")
     card = recheck(page, "broken.wav")
     assert "Cannot say" in card and "cannot read audio broken.wav" in card and "/tmp" not in card
-    # The browser's own player says so, too; nothing else may.
+    # The browser's own player reports it too; nothing else may.
     page.faults[:] = [fault for fault in page.faults if "MediaError" not in fault]
 
 
@@ -297,18 +289,18 @@ def test_names_and_settings_are_harmless(page, tmp_path):
 
 
 @pytest.mark.slow
-def test_parts_are_played_by_keyboard_alone(page, speech):
+def test_chunks_are_played_by_keyboard_alone(page, speech):
     upload(page, speech["spoof"])
     page.locator("#check").focus()
     page.keyboard.press("Enter")
     page.locator("#verdict h2").wait_for(timeout=30_000)
     page.locator("#check:not([disabled])").wait_for(timeout=60_000)
-    page.get_by_role("tab", name="Parts").focus()
+    page.get_by_role("tab", name="Chunks").focus()
     page.keyboard.press("Enter")
-    page.locator(".region").wait_for()
-    page.locator(".region").first.focus()
+    page.locator(".passage").wait_for()
+    page.locator(".passage").first.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#parts audio').currentTime > 0")
+    page.wait_for_function("document.querySelector('#chunks audio').currentTime > 0")
 
 
 FOCUSED = """() => {
@@ -403,9 +395,9 @@ def names_in_table(page) -> list[str]:
 
 
 GRADIOS_OWN = {  # violations of its widgets: rule, and what marks the element
-    ("label-content-name-mismatch", "upload-container"),  # "Drop an audio file": the words in it say it otherwise
-    ("label-content-name-mismatch", "playback icon"),  # "Adjust playback speed": in it stands "1x"
-    ("nested-interactive", "common.upload"),  # the button for more files has the browser's own inside
+    ("label-content-name-mismatch", "upload-container"),  # "Drop an audio file": its text has other words
+    ("label-content-name-mismatch", "playback icon"),  # "Adjust playback speed": its text is "1x"
+    ("nested-interactive", "common.upload"),  # the button for more files contains the browser's own
 }
 
 
@@ -416,7 +408,7 @@ def test_accessibility(page, speech):
     page.add_script_tag(path=AXE)
     found = axe(page)
     check(page, speech["spoof"])
-    for name in ("Parts", "Compare models", "Export", "Several files", "About the numbers"):
+    for name in ("Chunks", "Compare models", "Export", "Several files", "About the numbers"):
         open_tab(page, name)
         found += axe(page)
     foreign = [
@@ -427,7 +419,7 @@ def test_accessibility(page, speech):
 
 def axe(page) -> list[tuple[str, str]]:
     """The serious violations, each as rule and element."""
-    page.wait_for_timeout(400)  # transitions change colours
+    page.wait_for_timeout(400)  # colours change during transitions
     violations = page.evaluate("axe.run()")["violations"]
     serious = [violation for violation in violations if violation["impact"] in ("serious", "critical")]
     return [(violation["id"], node["html"][:200]) for violation in serious for node in violation["nodes"]]
@@ -437,7 +429,7 @@ def axe(page) -> list[tuple[str, str]]:
 
 
 def call(server, *data, name: str = "score") -> str:
-    """The answer to a request as no well-meaning client makes it."""
+    """The answer to a request that a malicious client makes."""
     import httpx
 
     answer = httpx.post(f"{server.url}/gradio_api/call/{name}", json={"data": data})
@@ -472,7 +464,7 @@ def test_only_uploads_are_read(server, speech):
             assert "event: error" in answer, (file, answer)
             assert "root:" not in answer and "/" not in answer.replace("/x.wav", ""), (file, answer)
     link.unlink()
-    for path in ("/etc/passwd", "../../../../../etc/passwd", str(speech["spoof"]), str(ROOT / "cli.py")):
+    for path in ("/etc/passwd", "../../../../../etc/passwd", str(speech["spoof"]), str(ROOT / "gradio_app.py")):
         assert httpx.get(f"{server.url}/gradio_api/file={path}").status_code in (403, 404)
 
 
@@ -541,7 +533,7 @@ def test_twenty_at_once_get_their_own_results(server, folders, tmp_path):
 
 
 @pytest.mark.slow
-def test_uploads_go_and_an_open_door_is_said(shared, tmp_path, speech):
+def test_uploads_are_removed_and_an_open_server_warns(shared, tmp_path, speech):
     options = ["--server_name", "0.0.0.0", "--keep_minutes", 0.05]
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -558,7 +550,7 @@ def test_uploads_go_and_an_open_door_is_said(shared, tmp_path, speech):
     assert next(running, None) is None
 
 
-# ----------------------------------------------------------------------------------------------------------- the parts
+# --------------------------------------------------------------------------------------------------- the command line
 
 
 @pytest.mark.parametrize(
@@ -566,55 +558,3 @@ def test_uploads_go_and_an_open_door_is_said(shared, tmp_path, speech):
 )
 def test_wrong_arguments(arguments: list[str]):
     assert_user_error(run_command("gradio_app.py", *arguments), arguments[0])
-
-
-def test_catalogue(folders):
-    assert {BUNDLED, "AASIST", "AASIST-L", TINY, "extra/broken.pth"} <= catalogue([folders / "extra"]).keys()
-    assert not any("link" in label for label in catalogue([folders / "extra"]))
-
-
-@pytest.mark.parametrize("wrong", [("own", None), ("own", float("nan")), ("own", "1"), ("own", 1e99)])
-def test_wrong_numbers(wrong):
-    with pytest.raises(UserError, match="own threshold"):
-        options_from(*wrong, None, 50, "mean")
-
-
-@pytest.fixture(scope="module")
-def checked(folders, tmp_path_factory) -> Checked:
-    """A file with a nasty name, scored by the tiny model."""
-    path = tmp_path_factory.mktemp("nasty") / NASTY
-    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(2 * RATE), RATE)
-    desk = gradio_app.Desk([folders / "extra"], max_minutes=1)
-    *_, checked = desk.check([path], TINY, "cpu", {})
-    desk.recordings.close()
-    return checked
-
-
-def test_what_people_see_is_escaped(checked):
-    for html in (gradio_app.verdict_card(checked), gradio_app.parts(checked, ""), gradio_app.counts([checked]),
-                 gradio_app.comparison([(NASTY, checked)]), gradio_app.sorry(UserError(NASTY))):  # fmt: skip
-        assert "<img" not in html
-
-
-def test_result_is_the_detectors_own(checked, folders, tmp_path):
-    source = tmp_path / "same.wav"
-    source.write_bytes(checked.sound.with_suffix("").read_bytes())
-    expected = Detector.from_checkpoint(folders / "extra" / "tiny.pth", "cpu").score_file(source)
-    assert checked.result.chunks == expected.chunks and checked.result.conditions == expected.conditions
-    assert checked.result.score == expected.score and checked.result.path == Path(NASTY)
-
-
-def test_report_names_hashes_and_settings(checked):
-    text = " ".join(text.replace(" ", "") for _, text in gradio_app.provenance(checked))
-    assert checked.sha256 in text and checked.judge.card.sha256 in text and "aggregatemean" in text
-
-
-def test_models_are_loaded_once_and_old_ones_go(folders):
-    desk = gradio_app.Desk([folders / "extra"], max_minutes=1)
-    first = desk.detector(TINY, "cpu")
-    assert desk.detector(TINY, "cpu") is first
-    os.utime(folders / "extra" / "tiny.pth", (1, 1))  # as if training had written it anew
-    assert desk.detector(TINY, "cpu") is not first
-    os.utime(folders / "extra" / "tiny.pth", (2, 2))
-    desk.detector(TINY, "cpu")
-    assert len(desk.detectors) == gradio_app.LOADED and first not in desk.detectors.values()

@@ -1,0 +1,250 @@
+"""The web page's files one by one, without a server; test_gradio_app.py tests the page as people use it."""
+
+import asyncio
+import inspect
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import save_tiny
+
+from audio import SAMPLE_RATE
+from common.errors import UserError
+from scoring.detector import Detector
+from scoring.weights import BUNDLED
+from webpage import background, upstream
+from webpage.background import in_background
+from webpage.checkpoints import ModelShelf, find_checkpoints
+from webpage.exports import provenance
+from webpage.jobs import CheckCancelled, CheckedFile, CountingEngine, FileChecker, held_uploads
+from webpage.limits import MAX_LOADED_MODELS, PageLimits
+from webpage.result_html import chunk_timeline, error_card, model_comparison, verdict_card, verdict_counts
+from webpage.settings import judge_options
+
+NASTY = "<img src=x onerror=alert(1)>.wav"
+TINY = "extra/tiny.pth"
+
+
+@pytest.fixture(scope="module")
+def extra(tmp_path_factory) -> Path:
+    """A folder with the tiny checkpoint, a link out of the folder, and a file without a model."""
+    folder = tmp_path_factory.mktemp("models") / "extra"
+    folder.mkdir()
+    save_tiny(folder / "tiny.pth", dev_eer=0.25)
+    save_tiny(folder.parent / "outside.pth", dev_eer=0.25)
+    (folder / "link.pth").symlink_to(folder.parent / "outside.pth")
+    (folder / "broken.pth").write_bytes(b"no checkpoint")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checked(extra, tmp_path_factory) -> CheckedFile:
+    """A file with a nasty name, scored by the tiny model."""
+    path = tmp_path_factory.mktemp("nasty") / NASTY
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE), SAMPLE_RATE)
+    checker = FileChecker(ModelShelf([extra]), max_seconds=60)
+    *_, checked = checker.check([path], TINY, "cpu", {})
+    checker.recordings.close()
+    return checked
+
+
+# ---------------------------------------------------------------------------------------------- changes to foreign code
+
+
+def test_a_missing_gradio_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r"gradio is missing.*pip install -r requirements-app.txt"):
+        upstream.import_gradio()
+
+
+def test_gradio_finds_component_sources_by_getfile_and_skips_those_it_cannot_find(monkeypatch):
+    pytest.importorskip("gradio")
+    from gradio import component_meta
+
+    class SourceRead(Exception):
+        pass
+
+    def read_source(*_):
+        raise SourceRead
+
+    monkeypatch.setattr(component_meta, "extract_class_source_code", read_source)
+    with pytest.raises(SourceRead):  # without the change gradio reads the source of every component
+        component_meta.create_or_modify_pyi(Path, "Path", [])
+    getfile = inspect.getfile
+    with upstream.hidden_class_sources():
+        component_meta.create_or_modify_pyi(Path, "Path", [])
+        assert inspect.getfile(inspect) == inspect.__file__  # of a module, as ever
+    assert inspect.getfile is getfile
+
+
+def test_gradio_takes_addresses_where_they_are_refused(monkeypatch):
+    gradio = pytest.importorskip("gradio")
+    from gradio import processing_utils
+
+    asked = []
+
+    async def download(address, **_):
+        asked.append(address)
+        return "downloaded"
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", download)
+    with gradio.Blocks(analytics_enabled=False) as blocks:
+        file = gradio.File()
+    data = {"path": "http://localhost/speech.wav", "meta": {"_type": "gradio.FileData"}}
+    asyncio.run(processing_utils.async_move_files_to_cache(data, file))
+    assert asked == ["http://localhost/speech.wav"]  # without the change gradio downloads it
+    upstream.refuse_addresses(blocks)
+    with pytest.raises(gradio.Error, match="send a file, not an address"):
+        asyncio.run(processing_utils.async_move_files_to_cache(data, file))
+    assert len(asked) == 1
+
+
+# ------------------------------------------------------------------------------------------------------ jobs in threads
+
+
+class Endless:
+    """A generator of numbers, one every 10 ms; `closed` is set when it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def items(self) -> Iterator[int]:
+        try:
+            for number in range(10_000):
+                yield number
+                time.sleep(0.01)
+        finally:
+            self.closed.set()
+
+
+def test_a_job_in_the_background_gives_its_items_and_its_error():
+    def job():
+        yield 1
+        yield 2
+        raise UserError("no such model")
+
+    items = in_background(job())
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(UserError, match="no such model"):
+        next(items)
+    assert [*in_background(iter_of(3))] == [0, 1, 2]
+
+
+def iter_of(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+def test_a_cancelled_job_ends_at_once():
+    endless = Endless()
+    items = in_background(endless.items())
+    next(items)
+    items.close()
+    assert endless.closed.is_set()
+
+
+def test_the_job_of_a_silent_client_is_dropped(monkeypatch):
+    monkeypatch.setattr(background, "SILENT_CLIENT_SECONDS", 0.5)
+    endless = Endless()
+    items = in_background(endless.items())  # kept: nobody closes it
+    assert [next(items) for _ in range(80)] == [*range(80)]  # it lasts longer than a client may be silent
+    assert not endless.closed.is_set()
+    assert endless.closed.wait(10)
+    with pytest.raises(UserError, match="nobody asked for the result"):
+        for _ in items:
+            pass
+
+
+def test_a_client_may_wait_for_an_item_longer_than_it_may_be_silent(monkeypatch):
+    monkeypatch.setattr(background, "SILENT_CLIENT_SECONDS", 0.1)
+
+    def slow():
+        for number in range(3):
+            time.sleep(0.3)
+            yield number
+
+    assert [*in_background(slow())] == [0, 1, 2]
+
+
+def test_an_engine_counts_chunks_and_can_be_cancelled(extra):
+    engine = CountingEngine(Detector.from_checkpoint(extra / "tiny.pth", "cpu").engine)
+    chunks = np.zeros((3, engine.nb_samp), np.float32)
+    assert engine.logits(chunks).shape == (3, 2) and engine.computed == 3
+    engine.cancelled.set()
+    with pytest.raises(CheckCancelled):
+        engine.logits(chunks)
+
+
+def test_held_uploads_outlive_the_upload_and_no_link_is_followed(tmp_path):
+    upload = tmp_path / "speech.wav"
+    upload.write_bytes(b"speech")
+    with held_uploads([upload, upload]) as (first, second):
+        upload.unlink()
+        assert first != second and first.read_bytes() == b"speech" and first.name == "speech.wav"
+    assert not first.exists()
+    (tmp_path / "link.wav").symlink_to(tmp_path / "elsewhere.wav")
+    for gone in (upload, tmp_path / "link.wav"):
+        with pytest.raises(UserError, match="upload it again"), held_uploads([gone]):
+            pass
+
+
+# ------------------------------------------------------------------------------------------------- models and settings
+
+
+def test_limits_are_given_in_the_units_of_the_command_line():
+    limits = PageLimits(upload_mb=1.5, recording_minutes=2, keep_minutes=0.5)
+    assert (limits.upload_bytes, limits.recording_seconds, limits.keep_seconds) == (1_572_864, 120, 30)
+
+
+def test_found_checkpoints(extra):
+    found = find_checkpoints([extra])
+    assert {BUNDLED, "AASIST", "AASIST-L", TINY, "extra/broken.pth"} <= found.keys()
+    assert not any("link" in label for label in found)
+
+
+def test_models_are_loaded_once_and_old_ones_go(extra):
+    models = ModelShelf([extra])
+    first = models.detector(TINY, "cpu")
+    assert models.detector(TINY, "cpu") is first
+    os.utime(extra / "tiny.pth", (1, 1))  # as if training had replaced it
+    assert models.detector(TINY, "cpu") is not first
+    os.utime(extra / "tiny.pth", (2, 2))
+    models.detector(TINY, "cpu")
+    assert len(models.loaded) == MAX_LOADED_MODELS and first not in models.loaded.values()
+
+
+@pytest.mark.parametrize("wrong", [("own", None), ("own", float("nan")), ("own", "1"), ("own", 1e99)])
+def test_wrong_numbers(wrong):
+    with pytest.raises(UserError, match="own threshold"):
+        judge_options(*wrong, None, 50, "mean")
+
+
+# -------------------------------------------------------------------------------------------------------------- results
+
+
+def test_what_people_see_is_escaped(checked):
+    for html in (verdict_card(checked), chunk_timeline(checked, ""), verdict_counts([checked]),
+                 model_comparison([(NASTY, checked)]), error_card(UserError(NASTY))):  # fmt: skip
+        assert "<img" not in html
+
+
+def test_errors_keep_the_case_of_names():
+    assert "Cannot read audio ABC.wav." in error_card(UserError("cannot read audio ABC.wav"))
+
+
+def test_result_is_the_detectors_own(checked, extra, tmp_path):
+    source = tmp_path / "same.wav"
+    source.write_bytes(checked.sound.with_suffix("").read_bytes())
+    expected = Detector.from_checkpoint(extra / "tiny.pth", "cpu").score_file(source)
+    assert checked.result.chunks == expected.chunks and checked.result.conditions == expected.conditions
+    assert checked.result.score == expected.score and checked.result.path == Path(NASTY)
+
+
+def test_report_names_hashes_and_settings(checked):
+    text = " ".join(text.replace(" ", "") for _, text in provenance(checked))
+    assert checked.sha256 in text and checked.judge.card.sha256 in text and "aggregatemean" in text

@@ -1,0 +1,92 @@
+"""The checkpoints that visitors may choose: found on the server, described, and loaded when they are first used."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from common.errors import UserError
+from scoring.detector import Detector
+from scoring.onnx_files import read_exported
+from scoring.weights import KNOWN, Card, checkpoint_path, locate, weights_folder
+from webpage.formatting import short_label
+from webpage.limits import MAX_LOADED_MODELS
+
+RUNS = Path(__file__).parents[1] / "exp_result"
+
+
+def find_checkpoints(folders: Sequence[Path]) -> dict[str, str]:
+    """Label → checkpoint: the known ones by name, then the files of runs, of models/weights and of `folders`.
+
+    Links that lead out of their folder are skipped.
+    """
+    patterns = [(RUNS, f"**/weights/{name}.pth") for name in ("best", "swa", "joined")]
+    patterns += [(weights_folder(), "*.pth"), (weights_folder(), "*.onnx")]
+    patterns += [(folder, pattern) for folder in folders for pattern in ("**/*.pth", "**/*.onnx")]
+    found = {name: name for name in KNOWN}
+    for root, pattern in patterns:
+        for path in sorted(root.glob(pattern)):
+            target = path.resolve()
+            known = path.stem in KNOWN and path == checkpoint_path(path.stem)
+            if target.is_file() and target.is_relative_to(root.resolve()) and not known:
+                found.setdefault(f"{root.name}/{path.relative_to(root).as_posix()}", str(target))
+    return found
+
+
+@cache
+def read_card(path: Path, modified: int) -> tuple[Card, float | None]:
+    """The card of a checkpoint, and its dev EER if it has one. Raises UserError.
+
+    modified: when the file was written, so that a file that changes is read again.
+    """
+    if path.suffix == ".onnx":
+        return read_exported(path).card, None
+    from utils import load_model
+
+    _, checkpoint = load_model(path)
+    return Card.of(checkpoint, path), checkpoint.get("dev_eer")
+
+
+class ModelShelf:
+    """The checkpoints on offer by label, and the few that are loaded."""
+
+    def __init__(self, folders: Sequence[Path]):
+        self.folders = folders
+        self.checkpoints = find_checkpoints(folders)
+        self.loaded: OrderedDict[tuple, Detector] = OrderedDict()  # the least recently used first
+
+    def refresh(self) -> None:
+        """Look for checkpoints again."""
+        self.checkpoints = find_checkpoints(self.folders)
+
+    def describe(self, label: str) -> str:
+        """What is known about a checkpoint, in one line."""
+        checkpoint = self.checkpoints.get(label, "")
+        path = checkpoint_path(checkpoint) if checkpoint in KNOWN else Path(checkpoint)
+        if not path.is_file():
+            return "official checkpoint; downloaded when it is first used"
+        try:
+            card, eer = read_card(path, path.stat().st_mtime_ns)
+        except UserError:
+            return "cannot be read as a checkpoint"
+        facts = [f"trained on {card.trained_on}" if card.trained_on else "training data unknown"]
+        facts += [f"dev EER {100 * float(eer):.2f} %"] if eer is not None else []
+        facts += ["no threshold: give your own"] if card.threshold is None else []
+        return ", ".join(facts)
+
+    def choices(self) -> list[tuple[str, str]]:
+        """(text, label) for a list on the page; reads every checkpoint that is new."""
+        return [(f"{short_label(label)} — {self.describe(label)}", label) for label in self.checkpoints]
+
+    def detector(self, label: str, device: str) -> Detector:
+        """The detector of a label, loaded once. Raises UserError."""
+        if label not in self.checkpoints:
+            raise UserError("no such model on this server", "one of its list", repr(str(label)[:60]))
+        path = locate(self.checkpoints[label])
+        key = (path, path.stat().st_mtime_ns, device)
+        if key not in self.loaded:
+            while len(self.loaded) >= MAX_LOADED_MODELS:
+                self.loaded.popitem(last=False)
+            self.loaded[key] = Detector.from_checkpoint(path, device, "auto")
+        self.loaded.move_to_end(key)
+        return self.loaded[key]

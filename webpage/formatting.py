@@ -1,0 +1,40 @@
+"""How the page writes durations, scores, model labels and errors."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from common.errors import UserError
+from scoring.weights import weights_folder
+
+ROOT = Path(__file__).parents[1]
+
+
+def duration(seconds: float) -> str:
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02} min" if seconds >= 60 else f"{seconds:.1f} s"
+
+
+def two_decimals(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}".replace("-", "−")
+
+
+def short_label(label: str) -> str:
+    """exp_result/RUN/weights/best.pth → RUN best; other labels stay as they are."""
+    folders = label.split("/")
+    return f"{folders[1]} {Path(folders[-1]).stem}" if folders[0] == "exp_result" and len(folders) > 3 else label
+
+
+def without_options(text: str) -> str:
+    """A sentence written for the command line, with the page's settings in place of options."""
+    return text.replace("--threshold", "“Own threshold”").replace("--target_far", "“Target FAR”")
+
+
+def error_sentence(error: Exception) -> str:
+    """What the page says about an error, without traceback and paths. An unexpected error goes to the server's log."""
+    if not isinstance(error, UserError):
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return "something went wrong on the server"
+    text = without_options(str(error))
+    for root in (tempfile.gettempdir(), str(weights_folder()), str(ROOT)):
+        text = text.replace(f"{root}/", "")
+    return text

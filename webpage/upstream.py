@@ -1,0 +1,61 @@
+"""The two places where the page changes what foreign code does; tests/test_webpage.py notices when that code moves.
+
+Both were written for gradio 6.31. Try an update of gradio without them first: either may have become unnecessary.
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from common.errors import UserError
+
+
+def import_gradio():
+    """The package gradio, imported in half the time. Raises UserError when it is not installed."""
+    try:
+        with hidden_class_sources():
+            import gradio
+    except ImportError as error:
+        raise UserError("the package gradio is missing", "pip install -r requirements-app.txt", error) from error
+    return gradio
+
+
+@contextmanager
+def hidden_class_sources() -> Iterator[None]:
+    """Let `inspect.getfile` find no class.
+
+    Reason: while gradio is imported, it compares the source of each component with a type stub beside it, which takes
+    half of the import. It skips components whose source it cannot find (`gradio.component_meta`).
+    """
+    getfile = inspect.getfile
+
+    def getfile_without_classes(thing):
+        if isinstance(thing, type):
+            raise OSError("no source")
+        return getfile(thing)
+
+    inspect.getfile = getfile_without_classes
+    try:
+        yield
+    finally:
+        inspect.getfile = getfile
+
+
+def refuse_addresses(blocks) -> None:
+    """Let the components of a `gradio.Blocks` take uploaded files only.
+
+    Reason: a client of the API may send an address in place of a file. gradio would download it, whatever its size, and
+    has no setting against it. `async_move_resource_to_block_cache` is where it does so.
+    """
+    import gradio
+
+    def files_only(move_to_cache):
+        async def refuse_or_move(path):
+            if "://" in str(path):
+                raise gradio.Error("send a file, not an address", print_exception=False)
+            return await move_to_cache(path)
+
+        return refuse_or_move
+
+    for block in blocks.blocks.values():
+        block.async_move_resource_to_block_cache = files_only(block.async_move_resource_to_block_cache)
