@@ -1,4 +1,4 @@
-"""Data sets as they are published: the same trials out of every layout, and the line of what is wrong with one."""
+"""Data sets in their published layouts: the right trials and files, or one line that says what is wrong."""
 
 import shutil
 from collections.abc import Callable
@@ -260,7 +260,7 @@ def test_a_folder_with_labels_may_say_partitions(tmp_path):
     assert open_data_set(f"folder:{tmp_path}").partitions == ("dev", "eval")
 
 
-# ------------------------------------------------------------------------------------------------------------- ugly
+# -------------------------------------------------------------------------------------------------------- malformed
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_kinds_are_named(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- several
 
 
-def test_gather_names_utterances_after_their_data_set(tmp_path):
+def test_partitions_together_name_utterances_after_their_data_set(tmp_path):
     one, two = (make_2019(tmp_path / name / "LA") for name in ("a", "b"))
     names = [str(one), f"2019:{two}", f"csv:{make_csv(tmp_path / 'c')}", f"itw:{make_itw(tmp_path / 'd')}"]
     train = open_partition(names, "LA", "train")

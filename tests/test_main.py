@@ -614,7 +614,7 @@ def test_weights_of_another_architecture(tmp_path, tiny_corpus, shared):
 
 
 def test_data_is_checked(tiny_corpus, tmp_path):
-    """The doctor's report on the configured data set; nothing is written."""
+    """--check_data reports on the configured data set; nothing is written."""
     arguments = ["--check_data", "--num_workers", 2]
     done = Command(tmp_path, "main.py", *mini(tmp_path, tiny_corpus), *arguments).wait()
     assert (done.returncode, done.stderr) == (0, "")

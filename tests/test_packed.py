@@ -1,4 +1,4 @@
-"""packed: exactly the reader's samples; nothing stale, damaged or half-written is ever used."""
+"""Packs hold exactly the reader's samples; a stale, damaged or half-written pack is never used."""
 
 import json
 import os
