@@ -29,7 +29,7 @@ from common.command import Parser, run
 from common.errors import UserError
 from plots.runs import TrainingHistory, training_curves
 from plots.style import write_figure
-from training.log import Log
+from training.log_reader import LogReader
 
 NEWEST = Path("exp_result")  # where the newest run is looked for
 PHASES = {"train": "training", "dev": "scoring dev", "swa": "averaging", "eval": "scoring eval"}
@@ -99,7 +99,7 @@ class Run:
 
     def __init__(self, folder: Path):
         self.folder, self.name = folder, printable(folder.name)
-        self.log = Log(folder / "log.jsonl")
+        self.log = LogReader(folder / "log.jsonl")
         self.first_look: float | None = None  # monotonic seconds
         self.grew: float | None = None  # monotonic seconds
 

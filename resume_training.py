@@ -1,11 +1,11 @@
-"""Go on with a run that was killed, or stopped, or that lost its machine.
+"""Go on with a run that was killed or stopped, or whose machine went down.
 
     python resume_training.py exp_result/LA_AASIST_ep100_bs24      # the run folder, or any file in it
     python resume_training.py                                      # the newest unfinished run in ./exp_result
     python resume_training.py exp_result/RUN --database_path /data/LA --cache mmap
 
-The run ends with the same bits as if nothing had happened. All further options are main.py's that a run may be resumed
-with: --device, and whatever says where the data is and how it is read.
+The run ends with the same bits as if nothing had happened. Further options are passed to main.py: --device, and those
+that say where the data is and how it is read.
 """
 
 import sys
@@ -14,11 +14,11 @@ from pathlib import Path
 import main
 from common.command import Parser, run
 from common.errors import UserError
-from training.log import Log
+from training.log_reader import LogReader
 
 
 def find_run(given: str | None) -> Path:
-    """The run folder that was meant. Raises UserError when there is none."""
+    """The run folder at or above the path `given`; without one the newest unfinished run. Raises UserError."""
     if given is not None:
         path = Path(given)
         for folder in (path, *path.resolve().parents):
@@ -35,12 +35,14 @@ def find_run(given: str | None) -> Path:
 
 
 def is_finished(folder: Path) -> bool:
-    log = Log(folder / "log.jsonl")
+    """Whether the run's log ends with its end."""
+    log = LogReader(folder / "log.jsonl")
     log.refresh()
     return log.last is not None and log.last["event"] == "end"
 
 
 def resume() -> int | None:
+    """The command."""
     parser = Parser(prog="resume_training.py", description=__doc__)
     parser.add_argument("run", nargs="?", help="the run folder (default: the newest unfinished in ./exp_result)")
     options, rest = parser.parse_known_args()

@@ -1,13 +1,11 @@
-"""What a training run stands on: seeds, device and precision, checkpoints, the run's log."""
+"""Seeds, device and precision, checkpoints."""
 
 import hashlib
 import io
-import json
 import os
 import pickle
 import random
 import sys
-import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -22,8 +20,8 @@ from common.files import replacing
 from config import Config, load_config
 from models import build_model
 
-# On a CPU the kernel clears every large tensor's pages anew, which takes longer than the model; huge pages halve that.
-# torch reads this at its first allocation.
+# On a CPU the kernel clears the pages of every large tensor, which takes longer than the model; huge pages halve that.
+# torch reads this variable at its first allocation.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 CHECKPOINT_FORMAT = 1
@@ -40,7 +38,7 @@ def seed_everything(config: Config) -> None:
     torch.manual_seed(config.seed)
     torch.backends.cudnn.deterministic = config.deterministic or config.cudnn_deterministic_toggle
     torch.backends.cudnn.benchmark = config.cudnn_benchmark_toggle and not config.deterministic
-    # Max-pooling's backward pass is refused otherwise, for windows that overlap; ours do not, so nothing is added up.
+    # Only a warning: torch refuses max-pooling's backward pass, as windows may overlap. Ours do not.
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     warnings.filterwarnings("ignore", message="max_pool2d_with_indices_backward")
     if config.deterministic:
@@ -49,7 +47,7 @@ def seed_everything(config: Config) -> None:
 
 
 def rng_state() -> dict:
-    """State of torch's generators, from which a run goes on with the same dropout and masks."""
+    """State of torch's generators; a run resumed with it draws the same dropout and masks."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 
@@ -60,23 +58,23 @@ def set_rng_state(state: dict) -> None:
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """`cpu`, `cuda` or `auto` (CUDA when there is one; under torchrun each process has its own).
+    """The device `cpu`, `cuda` or `auto` (CUDA if there is a GPU; under torchrun each process has its own).
 
-    Raises UserError when CUDA is asked for and absent.
+    Raises UserError when CUDA is asked for and missing.
     """
     if str(name).startswith("cuda") and not torch.cuda.is_available():
         raise UserError("no CUDA device", "a GPU that torch can use, or --device cpu", f"torch {torch.__version__}")
     name = str(name) if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # what does not say where it computes, would on the first GPU
+        torch.cuda.set_device(device)  # the default for code that names no GPU
     return device
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Let a GPU round fp32 factors to 19 bits (`tf32`), which torch does in convolutions unless told not to.
+    """Allow a GPU to round fp32 factors to 19 bits only with `tf32`; by default torch does it in convolutions.
 
-    Says so on stderr where a precision gains nothing on this device.
+    Prints a note on stderr where a precision gains nothing on this device.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if device.type == "cpu" and precision == "tf32":
@@ -86,14 +84,14 @@ def set_precision(precision: str, device: torch.device) -> None:
 
 
 def computes_bf16() -> bool:
-    """Whether the CPU has instructions for bf16; where the system does not tell, it is believed to."""
+    """Whether the CPU has instructions for bf16; assumed where the system does not tell."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.exists() else "bf16"
     return "bf16" in flags  # avx512_bf16, amx_bf16, on ARM bf16
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes that this process has taken at most, of the GPU's memory or of the machine's; None where none can tell."""
+    """Peak memory of this process in bytes, the GPU's or else the machine's; None where it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -109,18 +107,21 @@ def peak_memory(device: torch.device) -> int | None:
 
 def save_checkpoint(path: str | os.PathLike, fields: dict[str, Any]) -> None:
     """Write tensors and plain values whole or not at all; equal fields give equal bytes."""
-    with replacing(path) as temporary, temporary.open("wb") as file:  # by name, torch would store the temporary one
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+    ):  # given a path, torch stores its temporary name in the file
         try:
             torch.save({"format": CHECKPOINT_FORMAT, **fields}, file)
-        except RuntimeError as error:  # torch's own, over the system's: no space left
+        except RuntimeError as error:  # torch hides the system's error, such as a full disk
             raise UserError(f"cannot write {path}: {error.__context__ or error}") from error
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """A checkpoint of ours, or a bare state dict (as the authors release) as {model: state dict, config: None}.
+    """A checkpoint's fields; of a bare state dict (as the authors release) {model: state dict, config: None}.
 
-    Tensors are on the CPU; `sha256` of the file is added. Nothing in the file is executed, and it cannot expand.
-    Raises UserError when it is no checkpoint.
+    Tensors are on the CPU; the file's `sha256` is added. Nothing in the file is executed, and reading it takes no more
+    memory than its size. Raises UserError when it is no checkpoint.
     """
     data = _read_stored_zip(path)
     try:
@@ -138,7 +139,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def load_model(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
-    """The model a checkpoint holds, in evaluation mode on the CPU, and the checkpoint. Raises UserError."""
+    """The model in a checkpoint, in evaluation mode on the CPU, and the checkpoint's fields. Raises UserError."""
     checkpoint = load_checkpoint(path)
     if checkpoint["config"] is None:
         checkpoint["config"] = {"model_config": recognise(checkpoint["model"], path)}
@@ -161,7 +162,7 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: str | os.Pa
 def recognise(weights: dict[str, Any], path: str | os.PathLike) -> dict:
     """`model_config` of the `config/*.conf` whose model has tensors of these names and shapes. Raises UserError.
 
-    Models with an encoder from elsewhere are not tried: it would be fetched for that.
+    Models with a self-supervised encoder are not tried, because it would be downloaded.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)}
     configs = {conf.stem: load_config(conf).model_config for conf in sorted(CONFIGS.glob("*.conf"))}
@@ -175,7 +176,7 @@ def recognise(weights: dict[str, Any], path: str | os.PathLike) -> dict:
 
 
 def _read_stored_zip(path: str | os.PathLike) -> bytes:
-    """The file's bytes, if it is a zip as torch.save writes it: entries stored, so nothing grows when it is read."""
+    """The file's bytes. Raises UserError unless it is a zip as torch.save writes it, with uncompressed entries."""
     try:
         data = Path(path).read_bytes()
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
@@ -189,51 +190,5 @@ def _read_stored_zip(path: str | os.PathLike) -> bytes:
 
 
 def _plain_names(weights: dict[str, Any]) -> dict[str, Any]:
-    """Names without the `module.` that DataParallel puts before each."""
+    """Names without the `module.` that DataParallel puts in front."""
     return {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
-
-
-# ---------------------------------------------------------------------------------------------------------- log
-
-
-class RunLog:
-    """`log.jsonl` (an object per event), `metric_log.txt` (for people) and, when installed, TensorBoard.
-
-    A resumed run passes the sizes that its checkpoint knew and the epochs it had done; what was logged after them is
-    cut off and done again. Of several processes only the one that `writes` writes.
-    """
-
-    def __init__(self, folder: Path, sizes: dict[str, int] | None = None, epochs: int = 0, writes: bool = True):
-        self.paths = {"jsonl": folder / "log.jsonl", "text": folder / "metric_log.txt"} if writes else {}
-        for name, path in self.paths.items():
-            path.touch()
-            os.truncate(path, sizes[name] if sizes else 0)
-        self.board = _tensorboard(folder, epochs) if writes else None
-
-    def event(self, kind: str, **values: Any) -> None:
-        """Append {"event": kind, "time": Unix seconds, **values}; of an epoch the numbers also go to TensorBoard."""
-        event = {"event": kind, "time": round(time.time(), 3), **values}
-        self._append("jsonl", json.dumps(event, allow_nan=False))
-        for name, value in values.items() if self.board and kind == "epoch" else ():
-            if isinstance(value, int | float) and name != "epoch":
-                self.board.add_scalar(f"{kind}/{name}", value, values["epoch"])
-
-    def line(self, text: str) -> None:
-        """Append one line for people."""
-        self._append("text", text)
-
-    def sizes(self) -> dict[str, int]:
-        return {name: path.stat().st_size for name, path in self.paths.items()}
-
-    def _append(self, name: str, text: str) -> None:
-        if name in self.paths:
-            with self.paths[name].open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
-
-
-def _tensorboard(folder: Path, epochs: int):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(folder, purge_step=epochs + 1)

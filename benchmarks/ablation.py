@@ -29,7 +29,8 @@ from corpora.packed import Pack
 from corpora.trials import Partition
 from metrics.error_rates import compute_eer
 from metrics.score_files import read_scores
-from training.run import Data, Place, Training
+from training.data import RunData
+from training.run import TrainingRun
 from training.seeds import statistics
 
 PARTS = {  # of the augmentation
@@ -78,21 +79,18 @@ def train(args, name: str, seed: int) -> None:
     """One run, in this process."""
     config, source = variants(load_config(args.config))[name]
     config = replace(config, seed=seed, num_epochs=args.epochs, eval_sets=(), num_workers=args.num_workers)
-    place = Place(torch.device(args.device), Processes(timedelta(minutes=1)))
-    data = Data(config, ("train", "dev", "eval"), place.device)
-    data.pack()  # the whole, once for all variants
+    device, processes = torch.device(args.device), Processes(timedelta(minutes=1))
+    data = RunData(config, ("train", "dev", "eval"), device)
+    data.pack()  # all of it, once for every variant
     if source:
         data.partitions["train"] = without(data.partitions["train"], source)
-    training = Training(config, data, folder_of(args, name, seed), place, None)
-    training.begin(overwrite=True)
-    for _ in range(args.epochs):
-        training.train_epoch()
-        training.progress.epoch, training.progress.step, training.progress.loss_sum = (
-            training.progress.epoch + 1,
-            0,
-            0.0,
-        )
-    scores, _ = training.score_dev(training.model)
+    one = TrainingRun(config, data, folder_of(args, name, seed), device, processes)
+    one.begin(overwrite=True)
+    progress = one.state.progress
+    while progress.epoch < args.epochs:
+        one.train_epoch()
+        progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
+    scores, _ = one.score_dev(one.model)
     data.write_scores("dev", scores, scores_of(args, name, seed))
 
 

@@ -26,7 +26,7 @@ from data_utils import score_loader
 from metrics.error_rates import compute_eer
 from scoring.detector import Detector
 from scoring.engines import TorchEngine
-from training.run import load_initial
+from training.model import load_initial
 from training.seeds import statistics
 
 MODELS = {  # config, learning rate

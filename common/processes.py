@@ -1,8 +1,8 @@
-"""The processes that torchrun started: the rank of this one, and what they exchange.
+"""The processes that torchrun started: the rank of this one, and values exchanged between them.
 
     torchrun --nproc_per_node 2 main.py --config config/AASIST.conf
 
-Without torchrun there is one process and nothing here costs time. torch is imported only if there are several.
+Without torchrun there is one process, and nothing here takes time. torch is imported only if there are several.
 """
 
 import os
@@ -14,14 +14,14 @@ from typing import Any
 
 from common.errors import UserError
 
-# How gloo and NCCL report a peer that no longer answers; any other error has another cause.
+# In the messages of gloo and NCCL when a peer no longer answers; other errors have other causes.
 LOST = re.compile("Connection (closed|reset|refused)|peer|[Tt]imed out|NCCL", re.ASCII)
 
 
 class Processes:
     """All processes of a command, including this one.
 
-    patience: how long a process waits for another. nvidia: whether GPUs exchange tensors.
+    patience: how long a process waits for another. nvidia: whether tensors on GPUs are exchanged.
     """
 
     def __init__(self, patience: timedelta, nvidia: bool = False):
@@ -35,12 +35,12 @@ class Processes:
             alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT") if alone else None
             store = distributed.PrefixStore(f"attempt {attempt}", next(rendezvous("env://", timeout=patience))[0])
-            place = {"store": store, "rank": self.rank, "world_size": self.size}
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if nvidia else "gloo", timeout=patience, **place)
+            backend = "cpu:gloo,cuda:nccl" if nvidia else "gloo"
+            distributed.init_process_group(backend, timeout=patience, store=store, rank=self.rank, world_size=self.size)
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the first process, the only one that writes files."""
+        """Whether this is the main process, the only one that writes files."""
         return self.rank == 0
 
     def gather(self, value: Any) -> list:
@@ -54,7 +54,7 @@ class Processes:
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """The first process's value, in every process; each waits until all have called."""
+        """The main process's value, in every process; each waits until all have called."""
         return self.gather(value if self.is_main else None)[0]
 
     def barrier(self) -> None:
@@ -62,7 +62,7 @@ class Processes:
         self.gather(None)
 
     def largest(self, *numbers: int) -> list[int]:
-        """The maximum of each number over all processes, so that all act on what one of them knows."""
+        """The maximum of each number over all processes: all learn what one of them has seen."""
         if self.size == 1:
             return list(numbers)
         import torch

@@ -15,7 +15,7 @@ from corpora.asvspoof import ASVspoof2019
 from corpora.open import KINDS, open_data_set, open_eval_sets, open_partition
 from corpora.trials import Trial
 from data_utils import preflight
-from training.log import Log
+from training.log_reader import LogReader
 
 
 def write(path: Path, text: str | bytes = b"") -> Path:
@@ -449,7 +449,7 @@ def test_train_on_a_list_and_report_on_further_sets(own_list, wild, tiny_corpus,
         for kind in ("json", "txt"):
             assert (run / "metrics" / f"wild_{checkpoint}.{kind}").exists()
     assert events(run, "start")[0]["trials"] == {"train": 24, "dev": 16, "eval": 16}
-    log = Log(run / "log.jsonl")
+    log = LogReader(run / "log.jsonl")
     log.refresh()
     assert log.skipped == 0 and log.further.keys() == {"wild", "asvspoof2019"} and len(log.evals) == 3
     status = run_command("monitor_training.py", "--dir", run, "--once")

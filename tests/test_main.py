@@ -34,7 +34,7 @@ import evaluation
 from common.files import exclusive
 from config import load_config
 from models import build_model
-from training.ensemble import joined
+from training.ensemble import ensemble_of
 from utils import load_checkpoint, load_model
 
 TINY = {
@@ -358,7 +358,7 @@ def test_seeds_together_are_one_model(sown):
 def test_ensembles_of_seeds_give_their_members():
     config = {"model_config": PAIR | {"nb_samp": 16_000, "output": "cosine"}}
     checkpoints = [{"config": config, "model": build_model(config["model_config"]).state_dict()} for _ in range(2)]
-    model_config, weights = joined(checkpoints)
+    model_config, weights = ensemble_of(checkpoints)
     model, x = build_model(model_config).eval(), torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0))
     model.load_state_dict(weights)
     assert len(model.members) == 4 and model.nb_samp == 16_000

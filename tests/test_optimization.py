@@ -350,7 +350,7 @@ def test_bf16_is_for_the_encoder_alone(batch, monkeypatch):
     assert {f"encoder.{i}.0.conv{j}" for i in range(6) for j in (1, 2)} <= halves
     assert all(name.startswith("encoder") for name in halves), halves
     assert len(softened) == 10 and set(softened) == {torch.float32}
-    assert {p.dtype for p in stepper.learnt} == {found.dtype} == {torch.float32}
+    assert {p.dtype for p in stepper.trained} == {found.dtype} == {torch.float32}
     plain, expected = step(make(), batch)
     assert loss == pytest.approx(plain, rel=0.03) and loss != plain
     assert torch.cosine_similarity(found, expected, dim=0) > 0.95

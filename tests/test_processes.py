@@ -161,7 +161,7 @@ def test_all_name_the_batch_that_diverged(tiny_corpus, tmp_path):
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.BatchNorm2d])
 def test_batch_norm_is_torchs_over_all_processes(tmp_path, kind, momentum):
-    """Outputs, gradients and running statistics of two batches; statistics of one share differ clearly."""
+    """Outputs, gradients and running statistics of two batches; statistics of one part differ clearly."""
     torch.manual_seed(0)
     shape = (2, 2, 5, 3) if kind is nn.BatchNorm1d else (2, 2, 5, 3, 4, 6)  # processes, batches, …
     x, slope = 3 + 2 * torch.randn(shape), torch.randn(shape)
@@ -235,14 +235,14 @@ def test_none_leaves_before_all_is_saved(tiny_corpus, tmp_path):
     """torchrun ends all when one has ended, and with another SIGTERM: what is being saved must be whole by then."""
     slow = """
 import os
-from training import run as training
-save = training.save_checkpoint
+from training import folder
+save = folder.save_checkpoint
 def slowly(path, fields):
     if fields["progress"]["step"]:
         open(os.environ["TRIALS"], "a").write("saving\\n")
         time.sleep(2)
     save(path, fields)
-training.save_checkpoint = slowly
+folder.save_checkpoint = slowly
 """
     prelude = on_step(2, "os.kill(os.getpid(), signal.SIGTERM)", rank=0) + slow
     arguments = mini(tmp_path, tiny_corpus)

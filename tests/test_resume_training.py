@@ -4,11 +4,14 @@ import random
 import shutil
 import signal
 import time
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import (
     MINI,
+    ROOT,
     assert_same_run,
     assert_user_error,
     events,
@@ -24,6 +27,7 @@ from common.errors import UserError
 from config import Config
 from corpora.asvspoof import read_protocol
 from data_utils import Order
+from metrics.score_files import read_scores
 from utils import load_checkpoint
 
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
@@ -124,26 +128,25 @@ def test_25_kills_at_random_moments_change_nothing(finished, tiny_corpus, tmp_pa
     assert [line.split("/")[0].strip() for line in lines[1:]] == [str(epoch) for epoch in range(1, EPOCHS + 1)]
 
 
-# Of a kill's place in a run's life: a function that is replaced by the kill when it is called for the number-th time.
-PLACES = {
-    "before the folder counts": ("training.save_config", 1),
+# {moment: (function, number)}: the run is killed when it calls this function for the number-th time.
+MOMENTS = {
+    "before the folder counts": ("training.folder.save_config", 1),
     "between last.pth's bytes and its name": ("pathlib.Path.replace", 3),  # after the first and config.conf
-    "before best.pth": ("training.save_checkpoint", 3),
-    "after an epoch, before last.pth": ("training.Training.save_last", 2),
-    "in the means' batch norm": ("training.update_bn", 1),
-    "before eval is reported": ("training.Data.report", 1),
-    "before the end is logged": ("training.Data.report", 2),
+    "before best.pth": ("training.folder.save_checkpoint", 3),
+    "after an epoch, before last.pth": ("training.state.TrainingState.save", 2),
+    "in the means' batch norm": ("training.swa.update_bn", 1),
+    "before eval is reported": ("training.data.RunData.report", 1),
+    "before the end is logged": ("training.data.RunData.report", 2),
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_kill_at_every_kind_of_place(finished, tiny_corpus, tmp_path, place):
-    name, number = PLACES[place]
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_kill_at_every_kind_of_moment(finished, tiny_corpus, tmp_path, moment):
+    name, number = MOMENTS[moment]
     owner, function = name.rsplit(".", 1)
-    module = "import pathlib" if name.startswith("pathlib.") else "from training import run as training"
     prelude = f"""
-import os, signal
-{module}
+import os, pathlib, signal
+import training.run
 real, calls = {name}, 0
 def counted(*arguments, **options):
     global calls
@@ -184,6 +187,43 @@ def test_without_saves_within_it_an_epoch_is_done_again(killed, finished, tmp_pa
     assert_same_run(run, finished)
 
 
+# ------------------------------------------------------------------------------------------------- older versions
+
+OLD_RUN = ROOT / "tests" / "data" / "run_of_an_older_version.zip"  # from before the modules moved into packages
+
+
+def test_a_run_of_an_older_version_is_resumed_to_the_same_result(tiny_corpus, tmp_path):
+    """The zip holds the folder of a run that was killed before its sixth step of eight, and how that version ended it.
+
+    The results are equal within 1e-4, since processors round differently. Where the older version's first epoch has the
+    bits of this machine, so has the end.
+    """
+    with zipfile.ZipFile(OLD_RUN) as archive:
+        archive.extractall(tmp_path)
+    run, end = tmp_path / "killed", tmp_path / "end"
+    assert progress(run) == (1, 1)
+    first = events(run, "epoch")[0]["loss"]
+    whole = the_run_of(tmp_path / "whole", "--config", run / "config.conf", "--database_path", tiny_corpus)
+    finish(resume(tmp_path, run, "--database_path", tiny_corpus))
+
+    for name in ("dev_best", "dev_swa", "eval_best", "eval_swa"):
+        found, expected, uninterrupted = (read_scores(one / "scores" / f"{name}.txt") for one in (run, end, whole))
+        assert found.utt_id.tolist() == expected.utt_id.tolist()
+        np.testing.assert_allclose(found.score, expected.score, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found.score, uninterrupted.score, rtol=0, atol=1e-4)
+    losses = [[event["loss"] for event in events(one, "epoch")] for one in (run, end, whole)]
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-4)
+    if losses[2][0] == first:
+        assert_same_run(run, whole)
+
+
+def the_run_of(folder: Path, *arguments: object) -> Path:
+    """A finished run with these arguments of main.py."""
+    folder.mkdir()
+    finish(Command(folder, "main.py", *arguments, "--output_dir", folder / "runs"))
+    return the_run(folder)
+
+
 # ----------------------------------------------------------------------------------------------------- other faults
 
 
@@ -191,15 +231,15 @@ def test_full_disk(finished, tiny_corpus, tmp_path):
     """One line; what was saved before still loads, and goes on to the same bits when there is room again."""
     full = """
 import resource
-from training import run as training
-save, calls = training.save_checkpoint, 0
+from training import folder
+save, calls = folder.save_checkpoint, 0
 def counted(path, fields):
     global calls
     calls += 1
     if calls == 8:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     save(path, fields)
-training.save_checkpoint = counted
+folder.save_checkpoint = counted
 """
     done = Command(tmp_path, "main.py", *mini(tmp_path, tiny_corpus, save_every_steps=1), prelude=full).wait()
     run = the_run(tmp_path)

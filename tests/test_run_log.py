@@ -1,6 +1,7 @@
-"""Logs half written, cut off, resumed, broken and hostile: what fits is read, the rest is counted."""
+"""A run's log: what resuming cuts off; logs half written, cut off, broken and hostile are read and counted."""
 
 import json
+import math
 import os
 import random
 import tracemalloc
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from training.log import MAX_LINE, MAX_SETS, SCHEMA, Log, parse
+from training.log import RunLog
+from training.log_events import SCHEMA, parse_event
+from training.log_reader import MAX_LINE, MAX_SETS, LogReader
 
 TRIALS = {"train": 1000, "dev": 400, "eval": 800}
 EVENTS = {
@@ -57,8 +60,8 @@ def training(epochs: int, first: int = 1, since: float = 1e9, each: float = 62.5
     ]
 
 
-def read(path: Path) -> Log:
-    log = Log(path)
+def read(path: Path) -> LogReader:
+    log = LogReader(path)
     log.refresh()
     return log
 
@@ -67,10 +70,10 @@ def read(path: Path) -> Log:
 def test_every_documented_event_is_read(kind):
     assert EVENTS.keys() == SCHEMA.keys()
     given = event(kind)
-    found = parse(json.dumps(given).encode())
+    found = parse_event(json.dumps(given).encode())
     assert given.items() <= found.items()
     assert all(value is None for key, value in found.items() if key not in given)
-    assert parse(json.dumps(given | {"new": 1}).encode()) == found
+    assert parse_event(json.dumps(given | {"new": 1}).encode()) == found
 
 
 @pytest.mark.parametrize("kind", EVENTS)
@@ -78,13 +81,13 @@ def test_an_event_that_does_not_fit_is_refused(kind):
     for key, fits in {"time": None, **SCHEMA[kind]}.items():
         name = key.removesuffix("?")
         for wrong in (-1, float("nan"), float("inf"), 10**400, [], {"a": 1}, [[]]):
-            assert parse(json.dumps(event(kind) | {name: wrong}).encode()) is None, (name, wrong)
+            assert parse_event(json.dumps(event(kind) | {name: wrong}).encode()) is None, (name, wrong)
         less = {other: value for other, value in event(kind).items() if other != name}
-        assert (parse(json.dumps(less).encode()) is None) == (name == key), name
+        assert (parse_event(json.dumps(less).encode()) is None) == (name == key), name
         if fits is None or not fits("x"):
-            assert parse(json.dumps(event(kind) | {name: "x"}).encode()) is None, name
+            assert parse_event(json.dumps(event(kind) | {name: "x"}).encode()) is None, name
         if fits is None or not fits(True):
-            assert parse(json.dumps(event(kind) | {name: True}).encode()) is None, name
+            assert parse_event(json.dumps(event(kind) | {name: True}).encode()) is None, name
 
 
 def test_the_page_documents_every_event_and_key():
@@ -98,7 +101,7 @@ def test_the_page_documents_every_event_and_key():
 @pytest.mark.parametrize("piece", [3, 300])
 def test_a_growing_log_is_read_on_whatever_the_pieces(tmp_path, piece):
     whole, path = lines(event("start"), *training(3), event("progress", epoch=4)), tmp_path / "log.jsonl"
-    log = Log(path)
+    log = LogReader(path)
     for end in range(0, len(whole) + piece, piece):
         path.write_bytes(whole[:end])
         log.refresh()
@@ -152,7 +155,7 @@ def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path):
 
 def test_a_log_that_is_gone_for_a_moment_keeps_what_it_said(tmp_path):
     path = tmp_path / "log.jsonl"
-    log = Log(path)
+    log = LogReader(path)
     assert not log.refresh() and log.trouble == "No such file or directory" and log.last is None
     path.write_bytes(lines(event("start"), *training(2)))
     assert log.refresh() and log.trouble is None
@@ -230,3 +233,18 @@ def test_further_eval_sets_stand_beside_eval(tmp_path):
     assert len(read(path).further) == MAX_SETS
     path.write_bytes(lines(event("start"), event("eval", data_set="x" * 300), event("eval", data_set="")))
     assert read(path).skipped == 2
+
+
+def test_log_is_cut_to_what_the_checkpoint_knew(tmp_path):
+    log = RunLog(tmp_path)
+    log.event("epoch", epoch=1, loss=0.5)
+    log.line("one")
+    sizes = log.sizes()
+    log.event("epoch", epoch=2, loss=0.4)
+    log.line("two")
+    RunLog(tmp_path, sizes).event("epoch", epoch=2, loss=0.3)
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(e["event"], e["epoch"], e["loss"]) for e in events] == [("epoch", 1, 0.5), ("epoch", 2, 0.3)]
+    assert (tmp_path / "metric_log.txt").read_text() == "one\n"
+    with pytest.raises(ValueError, match="JSON"):
+        log.event("epoch", loss=math.nan)

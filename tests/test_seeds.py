@@ -12,7 +12,7 @@ from test_run_log import event, lines, training
 
 from common.errors import UserError
 from config import Config, save_config
-from training.seeds import Run, format_latex, format_table, read_run, statistics, summarise
+from training.seeds import SeedRun, format_latex, format_table, read_seed_run, statistics, summarise
 
 CONFIG = Config(model_config=TINY_MODEL)
 
@@ -29,19 +29,19 @@ def make_run(folder: Path, seed: int, eer: float, ended: bool = True, config: Co
     return folder
 
 
-def run_of(seed: int, eer: float = 1.0, **changes) -> Run:
+def run_of(seed: int, eer: float = 1.0, **changes) -> SeedRun:
     results = {"best": {"eer_percent": eer, "dev_eer_percent": eer / 2}}
-    return replace(Run(f"run{seed}", seed, "finished", {"batch_size": 24}, results), **changes)
+    return replace(SeedRun(f"run{seed}", seed, "finished", {"batch_size": 24}, results), **changes)
 
 
 def test_a_run_is_what_its_log_says(tmp_path):
-    run = read_run(make_run(tmp_path / "a", 7, 1.2, init="/data/models/AASIST.pth"))
+    run = read_seed_run(make_run(tmp_path / "a", 7, 1.2, init="/data/models/AASIST.pth"))
     assert (run.name, run.seed, run.state) == ("a", 7, "finished")
     known = {"dev_eer_percent": 0.7, "dev_min_tdcf": 0.015, "eer_percent": 1.3, "min_tdcf": 0.03}
     assert run.results.keys() == {"best", "swa"} and run.results["swa"] == pytest.approx(known)
     assert run.settings["optim_config.base_lr"] == 1e-4 and run.settings["trials.eval"] == 800
     assert run.settings["init"] == "AASIST.pth" and "seed" not in run.settings
-    assert read_run(make_run(tmp_path / "b", 7, 1.2, ended=False)).state == "4 of 10 epochs"
+    assert read_seed_run(make_run(tmp_path / "b", 7, 1.2, ended=False)).state == "4 of 10 epochs"
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 30])
@@ -108,7 +108,10 @@ def test_what_cannot_be_compared_is_refused(runs, words):
 
 def test_where_the_data_lay_does_not_matter_what_was_trained_does(tmp_path):
     elsewhere = replace(CONFIG, database_path=("2019:/other/LA",), eval_sets=("itw:/x",), num_workers=0, cache="mmap")
-    runs = [read_run(make_run(tmp_path / "a", 1, 1.0)), read_run(make_run(tmp_path / "b", 2, 1.1, config=elsewhere))]
+    runs = [
+        read_seed_run(make_run(tmp_path / "a", 1, 1.0)),
+        read_seed_run(make_run(tmp_path / "b", 2, 1.1, config=elsewhere)),
+    ]
     assert summarise(runs)["seeds"] == [1, 2]
     other = replace(CONFIG, optim_config=replace(CONFIG.optim_config, base_lr=1e-3))
     for name, changes, words in (
@@ -117,18 +120,18 @@ def test_where_the_data_lay_does_not_matter_what_was_trained_does(tmp_path):
         ("e", {"init": "x.pth"}, "differ in init .* None, found 'x.pth'"),
     ):
         with pytest.raises(UserError, match=words):
-            summarise([runs[0], read_run(make_run(tmp_path / name, 2, 1.1, **changes))])
+            summarise([runs[0], read_seed_run(make_run(tmp_path / name, 2, 1.1, **changes))])
 
 
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot read .*log.jsonl: No such file"):
-        read_run(tmp_path)
+        read_seed_run(tmp_path)
     (tmp_path / "log.jsonl").write_text("my thesis\n")
     with pytest.raises(UserError, match="no run's log"):
-        read_run(tmp_path)
+        read_seed_run(tmp_path)
     (tmp_path / "log.jsonl").write_bytes(lines(event("start")))
     with pytest.raises(UserError, match="cannot read config"):
-        read_run(tmp_path)
+        read_seed_run(tmp_path)
 
 
 def test_the_command_writes_what_it_prints(tmp_path):

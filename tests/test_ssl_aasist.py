@@ -490,7 +490,7 @@ def test_the_published_recipe_is_readable():
 
 def test_initial_weights_bring_their_encoder(encoders, tmp_path):
     """--init and --eval need no folder, unless the configured encoder is another one."""
-    from training.run import load_initial
+    from training.model import load_initial
 
     encoder = copied(encoders, tmp_path / "encoder")
     model = build_model(BACK_END | {"encoder": str(encoder)})

@@ -1,5 +1,3 @@
-import json
-import math
 import pickle
 import subprocess
 import sys
@@ -14,7 +12,6 @@ from common.errors import UserError
 from config import Config, load_config
 from models import build_model
 from utils import (
-    RunLog,
     load_model,
     pick_device,
     rng_state,
@@ -155,21 +152,3 @@ def test_bad_checkpoints(tmp_path, kind, words):
         load_model(path)
     assert "bad.pth" in str(error.value)
     assert not (tmp_path / "ran").exists()
-
-
-# ----------------------------------------------------------------------------------------------------------- log
-
-
-def test_log_is_cut_to_what_the_checkpoint_knew(tmp_path):
-    log = RunLog(tmp_path)
-    log.event("epoch", epoch=1, loss=0.5)
-    log.line("one")
-    sizes = log.sizes()
-    log.event("epoch", epoch=2, loss=0.4)
-    log.line("two")
-    RunLog(tmp_path, sizes).event("epoch", epoch=2, loss=0.3)
-    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [(e["event"], e["epoch"], e["loss"]) for e in events] == [("epoch", 1, 0.5), ("epoch", 2, 0.3)]
-    assert (tmp_path / "metric_log.txt").read_text() == "one\n"
-    with pytest.raises(ValueError, match="JSON"):
-        log.event("epoch", loss=math.nan)

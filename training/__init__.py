@@ -1,1 +1,1 @@
-"""One run, and several runs."""
+"""Training: one run (run.py is the loop), and several runs with different seeds."""

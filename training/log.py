@@ -1,199 +1,88 @@
-"""Read a training run's `log.jsonl`: whatever is in it, and while another machine writes it.
+"""Write a run's log: log.jsonl for programs, metric_log.txt for people and, where it is installed, TensorBoard.
 
-    log = Log("exp_result/LA_AASIST_ep100_bs24/log.jsonl")
-    log.refresh()  # reads what is new since the last call
-    log.epochs[37]["dev_eer_percent"]
-
-Strictly read-only. The last line may be half written, the file cut off and written anew by a resumed run, gone for a
-moment, or no log at all: a line that does not fit `SCHEMA` is skipped and counted. Memory does not grow with the file.
-docs/monitoring.md explains the events.
+`log_events.py` lists the events of log.jsonl, `log_reader.py` reads them.
 """
 
 import json
 import os
-import re
-import stat
-from collections import deque
-from collections.abc import Callable
+import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-MAX_LINE = 1 << 16  # bytes; the longest real line, an error's, stays far below
-MAX_EPOCHS = 10_000
-BLOCK, TAIL = 1 << 20, 1 << 12  # bytes: read at a time; kept to see whether what was read still stands there
-PHASES = ("train", "dev", "swa", "eval")
-MAX_SETS, MAX_NAME = 100, 255  # data sets beside eval, and letters in a name
+import torch
+from tqdm import tqdm
 
+from config import Config
 
-def _count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 53
+HEADER = f"{'epoch':>7} {'lr':>9} {'loss':>8} {'dev EER %':>10} {'dev t-DCF':>10} {'utt/s':>7} {'left':>8}"
+ROUNDED = frozenset({"utterances_per_second", "scored_per_second", "seconds"})  # to 3 decimals in log.jsonl
 
 
-def _epoch(value: object) -> bool:
-    return _count(value) and 1 <= value <= MAX_EPOCHS
+class RunLog:
+    """The log of the run in `folder`. Of several processes only one has `writes` true and writes.
 
-
-def _amount(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value < 1e18  # neither NaN nor infinite
-
-
-def _percent(value: object) -> bool:
-    return _amount(value) and value <= 100
-
-
-def _text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME
-
-
-def _flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _phase(value: object) -> bool:
-    return isinstance(value, str) and value in PHASES
-
-
-def _checkpoint(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch("best|swa|ema|epoch_[0-9]{1,5}", value) is not None
-
-
-def _trials(value: object) -> bool:
-    return isinstance(value, dict) and value.keys() <= {"train", "dev", "eval"} and all(map(_count, value.values()))
-
-
-# Of each event its keys and what their values must be; with `?` a key may be absent or null. `time` belongs to all.
-SCHEMA: dict[str, dict[str, Callable[[object], bool]]] = {
-    "start": {
-        "epochs": _epoch, "batch_size": _count, "seed": _count, "trials": _trials, "init?": _text, "device?": _text,
-        "parameters?": _count, "processes?": _count, "precision?": _text, "cache?": _text, "torch?": _text,
-        "threads?": _count,
-    },
-    "progress": {
-        "epoch": _epoch, "phase": _phase, "done": _count, "total": _count, "loss?": _amount,
-        "utterances_per_second?": _amount,
-    },
-    "epoch": {
-        "epoch": _epoch, "loss": _amount, "lr?": _amount, "dev_eer_percent": _percent, "dev_min_tdcf?": _amount,
-        "utterances_per_second?": _amount, "scored_per_second?": _amount, "seconds?": _amount, "averaged?": _flag,
-        "best?": _flag, "peak_memory_bytes?": _count,
-    },
-    "resume": {"epoch": _count, "step?": _count},
-    "stop": {"signal?": _count},
-    "error": {"message?": _text},
-    "eval": {
-        "epoch?": _count, "checkpoint": _checkpoint, "dev_eer_percent?": _percent, "dev_min_tdcf?": _amount,
-        "eer_percent": _percent, "min_tdcf?": _amount, "data_set?": _name,
-    },
-    "end": {"epoch?": _count, "seconds?": _amount},
-}  # fmt: skip
-
-
-def parse(line: bytes) -> dict | None:
-    """The event of a line with every key that `SCHEMA` knows (None where absent), or None if it does not fit."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict) or not _text(found.get("event")) or found["event"] not in SCHEMA:
-        return None
-    event = {"event": found["event"]}
-    for key, fits in {"time": _amount, **SCHEMA[found["event"]]}.items():
-        name = key.removesuffix("?")
-        event[name] = found.get(name)
-        if not fits(event[name]) and not (event[name] is None and name != key):
-            return None
-    return event
-
-
-class Log:
-    """What a run's log has said so far; `refresh` reads on.
-
-    start, last: the first and the newest event, or None · epochs: {epoch: event}, ascending · evals: {checkpoint:
-    event} · further: {data set beside eval: {checkpoint: event}} · phases: {phase: its newest progress event} · gaps:
-    seconds between the newest events · skipped: lines that did not fit · modified: the file's time (Unix seconds), or
-    None · trouble: why it could not be read, or None.
+    A resumed run passes the file sizes that last.pth holds and the epochs done then. Later lines are cut off, because
+    the run does and logs that part again.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        self.modified: float | None = None
-        self.trouble: str | None = None
-        self._forget()
+    def __init__(self, folder: Path, sizes: dict[str, int] | None = None, epochs: int = 0, writes: bool = True):
+        self.paths = {"jsonl": folder / "log.jsonl", "text": folder / "metric_log.txt"} if writes else {}
+        for name, path in self.paths.items():
+            path.touch()
+            os.truncate(path, sizes[name] if sizes else 0)
+        self.board = _tensorboard(folder, epochs) if writes else None
 
-    def _forget(self) -> None:
-        self.start: dict | None = None
-        self.last: dict | None = None
-        self.epochs: dict[int, dict] = {}
-        self.evals: dict[str, dict] = {}
-        self.further: dict[str, dict[str, dict]] = {}
-        self.phases: dict[str, dict] = {}
-        self.gaps: deque[float] = deque(maxlen=100)
-        self.skipped = 0
-        self._offset, self._tail, self._rest = 0, b"", b""
+    def event(self, kind: str, **values: Any) -> None:
+        """Append {"event": kind, "time": Unix seconds, **values}; the numbers of an epoch also go to TensorBoard."""
+        event = {"event": kind, "time": round(time.time(), 3), **values}
+        self._append("jsonl", json.dumps(event, allow_nan=False))
+        for name, value in values.items() if self.board and kind == "epoch" else ():
+            if isinstance(value, int | float) and name != "epoch":
+                self.board.add_scalar(f"{kind}/{name}", value, values["epoch"])
 
-    def refresh(self) -> bool:
-        """Read what is new; returns whether anything was. If the file cannot be read now, all stays as it was."""
-        before = self._offset, self._tail
-        try:
-            status = self.path.stat()
-            if not stat.S_ISREG(status.st_mode):  # a pipe would keep us waiting for its writer
-                raise OSError("no regular file")
-            with self.path.open("rb") as file:
-                self.modified = status.st_mtime
-                if not self._goes_on(file):
-                    self._forget()
-                file.seek(self._offset)
-                while block := file.read(BLOCK):
-                    self._feed(block)
-            self.trouble = None
-        except OSError as error:  # gone, or a network file system's stale handle: the next look may succeed
-            self.trouble = error.strerror or str(error)
-        return before != (self._offset, self._tail)
+    def line(self, text: str) -> None:
+        """Append one line to metric_log.txt."""
+        self._append("text", text)
 
-    def _goes_on(self, file: BinaryIO) -> bool:
-        """Whether what was read still stands there: a resumed run cuts the log off and may have outgrown it since."""
-        file.seek(self._offset - len(self._tail))
-        return file.read(len(self._tail)) == self._tail
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file; none in a process that does not write."""
+        return {name: path.stat().st_size for name, path in self.paths.items()}
 
-    def _feed(self, block: bytes) -> None:
-        self._offset += len(block)
-        self._tail = (self._tail + block)[-TAIL:]
-        *lines, rest = block.split(b"\n")
-        for line in lines:
-            self._line(self._rest + line)
-            self._rest = b""
-        self._rest = (self._rest + rest)[: MAX_LINE + 1]  # enough to know that a line is too long
+    def _append(self, name: str, text: str) -> None:
+        if name in self.paths:
+            with self.paths[name].open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
 
-    def _line(self, line: bytes) -> None:
-        event = parse(line) if len(line) <= MAX_LINE else None
-        if event is not None:
-            self._take(event)
-        elif line.strip():
-            self.skipped += 1
+    def start(self, config: Config, sizes: dict, init: str | None, device: torch.device, processes: int) -> None:
+        """The event of a new run, and the head of the table of epochs. sizes: {"parameters": N, "trials": {name: N}}"""
+        keys = {"num_epochs": "epochs", "batch_size": "batch_size", "seed": "seed"}
+        keys |= {"precision": "precision", "cache": "cache"}
+        numbers = {event: getattr(config, key) for key, event in keys.items()}
+        machine = {"torch": torch.__version__, "device": str(device), "threads": torch.get_num_threads()}
+        self.event("start", **sizes, init=init, **numbers, **machine, processes=processes)
+        self.line(HEADER)
+        print(HEADER, flush=True)
 
-    def _take(self, event: dict) -> None:
-        kind = event["event"]
-        if kind == "start":
-            self.start, self.epochs, self.evals, self.further, self.phases = event, {}, {}, {}, {}
-        elif kind == "resume":
-            self._drop_after(event["epoch"])
-        elif kind == "epoch":
-            self._drop_after(event["epoch"] - 1)
-            self.epochs[event["epoch"]] = event
-        elif kind == "eval" and event["data_set"] is None:
-            self.evals[event["checkpoint"]] = event
-        elif kind == "eval" and (event["data_set"] in self.further or len(self.further) < MAX_SETS):
-            self.further.setdefault(event["data_set"], {})[event["checkpoint"]] = event
-        elif kind == "progress":
-            self.phases[event["phase"]] = event
-        if self.last is not None and kind not in ("start", "resume") and event["time"] >= self.last["time"]:
-            self.gaps.append(event["time"] - self.last["time"])
-        self.last = event
+    def resume(self, epoch: int, step: int) -> None:
+        """The event of a run that goes on after `epoch` epochs and `step` steps of the next."""
+        self.event("resume", epoch=epoch, step=step)
+        print(HEADER, flush=True)
 
-    def _drop_after(self, epoch: int) -> None:
-        while self.epochs and next(reversed(self.epochs)) > epoch:
-            self.epochs.popitem()
+    def epoch(self, number: int, epochs: int, values: dict[str, Any]) -> None:
+        """One aligned line for people, one event for programs. values: those of the event, not rounded."""
+        tdcf = "–" if values["dev_min_tdcf"] is None else f"{values['dev_min_tdcf']:.4f}"
+        left = tqdm.format_interval(values["seconds"] / number * (epochs - number))
+        line = f"{number:>3}/{epochs:<4}{values['lr']:>9.2e}{values['loss']:>9.4f}{values['dev_eer_percent']:>11.3f}"
+        line += f"{tdcf:>11}{values['utterances_per_second']:>8.1f}{left:>9}{' *' if values['best'] else ''}"
+        print(line, flush=True)
+        self.line(line)
+        rounded = {name: round(value, 3) if name in ROUNDED else value for name, value in values.items()}
+        self.event("epoch", epoch=number, **rounded)
+
+
+def _tensorboard(folder: Path, epochs: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder, purge_step=epochs + 1)

@@ -1,7 +1,7 @@
-"""From a batch to new weights: optimizer, schedule, and a training step with all that a config may ask of it.
+"""Optimizer, learning-rate schedule and the training step, with every option of the configuration.
 
-How a gradient is computed (precision, compiling, micro-batches, several processes) is kept apart from what it then
-does (clipping, sharpness-aware minimization, the mean over steps): the step reads top to bottom.
+`Stepper.__call__` is one step, from top to bottom: clipping, sharpness-aware minimization, the mean over steps.
+`Stepper._gradient` computes the gradient: precision, compiling, micro-batches, several processes.
 """
 
 import copy
@@ -21,10 +21,10 @@ from training.losses import build_loss
 
 
 def build_optimizer(model: nn.Module, c: OptimConfig) -> torch.optim.Optimizer:
-    """Adam or SGD over all parameters that are learnt; one kernel for all of them on a GPU.
+    """Adam or SGD over all parameters that are trained; on a GPU one kernel updates them all.
 
-    With `encoder_lr` a self-supervised encoder's are a second group, whose `share` of the schedule is its learning
-    rate. Raises UserError if no encoder is learnt.
+    With `encoder_lr` the parameters of a self-supervised encoder are a second group. Its key `share` is the factor
+    between its learning rate and the schedule's; last.pth stores it. Raises UserError if no encoder is trained.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     options = {"lr": c.base_lr, "weight_decay": c.weight_decay, "fused": parameters[0].is_cuda}
@@ -40,15 +40,15 @@ def build_optimizer(model: nn.Module, c: OptimConfig) -> torch.optim.Optimizer:
 
 
 def learning_rate(c: OptimConfig, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
-    """The schedule as a function of the steps done before; it holds no state, so resuming needs none.
+    """The learning rate as a function of the number of steps done before. It has no state to save.
 
     cosine: lr_min + (base − lr_min)/2 · (1 + cos(π·step/steps)); sgdr: the same over cycles of T0·Tmult^k epochs
     (arXiv 1608.03983); multistep: base · lr_decay^(milestones passed); keras_decay: base/(1 + 1e-4·step).
-    In a warm-up of w steps, step k has (k + 1)/w of that.
+    In a warm-up of w steps, step k has (k + 1)/w of this.
     """
 
-    def annealed(share: float) -> float:
-        return c.lr_min + (c.base_lr - c.lr_min) / 2 * (1 + math.cos(math.pi * share))
+    def annealed(fraction: float) -> float:
+        return c.lr_min + (c.base_lr - c.lr_min) / 2 * (1 + math.cos(math.pi * fraction))
 
     def sgdr(step: int) -> float:
         epoch, cycle = step / steps_per_epoch, float(c.T0)
@@ -71,9 +71,9 @@ def learning_rate(c: OptimConfig, steps_per_epoch: int, epochs: int) -> Callable
 
 
 class Stepper:
-    """Makes updates of the weights of `model`, which is on its device; `model.state_dict()` stays as it is alone.
+    """Updates the weights of `model`, which is on its device already. The names in `model.state_dict()` do not change.
 
-    processes: how many train together; each calls with its own share of the batch.
+    processes: how many train together; each calls with its part of the batch.
     """
 
     def __init__(self, model: nn.Module, config: Config, steps_per_epoch: int, processes: int = 1):
@@ -86,7 +86,7 @@ class Stepper:
             model.recompute_encoder(config.recompute)
         if processes > 1:
             synchronise_batch_norm(model)
-        self.learnt = [p for p in model.parameters() if p.requires_grad]
+        self.trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(model, config.optim_config)
         self.schedule = learning_rate(config.optim_config, steps_per_epoch, config.num_epochs)
         self.loss = build_loss(config, self.device)
@@ -97,40 +97,40 @@ class Stepper:
         if config.compile:
             self.network = compiled(self.network, graphs=processes == 1)
 
-    def __call__(self, parts: Sequence[tuple[Tensor, Tensor]], weight: float, step: int) -> Tensor:
-        """One update; returns this process's share of the batch's loss, a scalar on the device.
+    def __call__(self, micro_batches: Sequence[tuple[Tensor, Tensor]], weight: float, step: int) -> Tensor:
+        """One update; returns this process's part of the batch's loss, a scalar on the device.
 
-        parts: the micro-batches (m, samples), (m,). weight: the sum of the whole batch's class weights, all processes'.
-        step: how many updates there were before.
+        micro_batches: (m, samples), (m,). weight: sum of class weights over the whole batch, of all processes.
+        step: number of updates before.
         """
         c = self.config.optim_config
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(step) * group.get("share", 1.0)
-        loss = self._gradient(parts, weight)
+        loss = self._gradient(micro_batches, weight)
         if c.sam_rho:
-            with uphill(self.learnt, c.sam_rho), statistics_kept(self.model):
-                self._gradient(parts, weight)
+            with uphill(self.trained, c.sam_rho), statistics_kept(self.model):
+                self._gradient(micro_batches, weight)
         if c.max_grad_norm:
-            nn.utils.clip_grad_norm_(self.learnt, c.max_grad_norm)
+            nn.utils.clip_grad_norm_(self.trained, c.max_grad_norm)
         self.optimizer.step()
         if self.ema is not None:
             follow(self.ema, self.model, min(self.config.ema_decay, (1 + step) / (10 + step)))
         return loss
 
-    def _gradient(self, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -> Tensor:
-        """Set the parameters' gradients to the whole batch's; returns this process's share of its loss."""
+    def _gradient(self, micro_batches: Sequence[tuple[Tensor, Tensor]], weight: float) -> Tensor:
+        """Set the parameters' gradients to those of the whole batch; returns this process's part of its loss."""
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
-        for number, (x, y) in enumerate(parts, start=1):
+        for number, (x, y) in enumerate(micro_batches, start=1):
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-            with self._exchange(number == len(parts)):
+            with self._exchange(number == len(micro_batches)):
                 loss = self._loss(x, y) / weight
-                (loss * self.processes).backward()  # the processes' gradients are averaged, we want their sum
+                (loss * self.processes).backward()  # DDP averages the gradients of the processes; their sum is wanted
             total += loss.detach()
         return total
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Weighted by class and summed over the utterances."""
+        """The loss of x (m, samples), y (m,), weighted by class and summed over the utterances."""
         c = self.config
         if c.compile and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
@@ -139,11 +139,11 @@ class Stepper:
         return self.loss(logits.float(), y)
 
     def _exchange(self, last: bool):
-        """Several processes exchange gradients once a batch, with its last micro-batch."""
+        """Several processes exchange gradients once per batch, with the last micro-batch."""
         return nullcontext() if last or self.processes == 1 else self.network.no_sync()
 
     def state_dict(self) -> dict:
-        """What going on needs beside the model's weights."""
+        """All that resuming needs besides the weights of the model."""
         return {"optimizer": self.optimizer.state_dict(), "ema": self.ema.state_dict() if self.ema else None}
 
     def load_state_dict(self, state: dict) -> None:
@@ -153,8 +153,9 @@ class Stepper:
 
 
 def compiled(model: nn.Module, graphs: bool = True) -> nn.Module:
-    """torch.compile; on a GPU with CUDA `graphs`, as batches keep their shape (what several GPUs exchange, they cannot
-    record).
+    """torch.compile; on a GPU with CUDA `graphs`, since batches keep their shape.
+
+    graphs: false for several GPUs, whose exchange of gradients a graph cannot record.
     """
     graphs = graphs and next(model.parameters()).is_cuda
     return torch.compile(model, mode="reduce-overhead" if graphs else "default")
@@ -162,9 +163,9 @@ def compiled(model: nn.Module, graphs: bool = True) -> nn.Module:
 
 @contextmanager
 def uphill(parameters: Sequence[nn.Parameter], rho: float) -> Iterator[None]:
-    """Move the weights by `rho` along their gradient, and exactly back again in the end.
+    """Move the weights by `rho` along their gradient inside `with`, then back to exactly where they were.
 
-    The gradient found there is that of sharpness-aware minimization (arXiv 2010.01412, equations 2 and 3).
+    The gradient there is that of sharpness-aware minimization (arXiv 2010.01412, equations 2 and 3).
     """
     moved = [p for p in parameters if p.grad is not None]
     before = [p.detach().clone() for p in moved]
@@ -180,7 +181,7 @@ def uphill(parameters: Sequence[nn.Parameter], rho: float) -> Iterator[None]:
 
 @torch.no_grad()
 def follow(mean: nn.Module, model: nn.Module, decay: float) -> None:
-    """mean ← decay · mean + (1 − decay) · model, of weights and batch norm statistics."""
+    """mean ← decay · mean + (1 − decay) · model, for weights and batch norm statistics."""
     for old, new in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
         if old.is_floating_point():
             old.lerp_(new, 1 - decay)
@@ -192,7 +193,7 @@ def follow(mean: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def synchronise_batch_norm(model: nn.Module) -> None:
-    """Let batch norms in training normalise by the batches of all processes together, as one process would."""
+    """Make batch norms in training use the batches of all processes together, as one process would."""
     if next(model.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return
@@ -202,7 +203,7 @@ def synchronise_batch_norm(model: nn.Module) -> None:
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """`nn.SyncBatchNorm`, which refuses tensors on a CPU, for processes that have equal shares of the batch."""
+    """`nn.SyncBatchNorm` for the CPU, which torch does not have; each process has an equal part of the batch."""
 
     def _check_input_dim(self, x: Tensor) -> None:
         pass
@@ -220,16 +221,16 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         return (x * scale.view(shape) + (self.bias - whole_mean * scale).view(shape)).to(x.dtype)
 
     def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """Running statistics as `nn.BatchNorm2d` keeps them; count: values of a channel in this process."""
+        """Update the running statistics as `nn.BatchNorm2d` does. count: values per channel in this process."""
         count *= torch.distributed.get_world_size()
         self.num_batches_tracked.add_(1)
-        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(var * count / (count - 1), share)
+        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(var * count / (count - 1), momentum)
 
 
 class _MeanOverProcesses(torch.autograd.Function):
-    """The mean of every process's tensor, in all of them; backwards it is the mean of the gradients."""
+    """The mean of a tensor over all processes; the backward pass is the mean of the gradients."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

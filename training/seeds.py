@@ -1,9 +1,9 @@
-"""One configuration over several seeds: mean, spread and the interval of the mean, from the runs' logs.
+"""Runs of one configuration with different seeds: mean, spread and the interval of the mean, from the runs' logs.
 
     python -m training.seeds exp_result/LA_AASIST_ep100_bs24_seed{1,2,3} --output results/AASIST_seeds
 
-Prints a table; --output also gets summary.json, summary.txt, summary.tex (booktabs) and seeds.png/.pdf. The runs may
-have been trained anywhere; each needs its log.jsonl and config.conf.
+Prints a table. With --output also writes summary.json, summary.txt, summary.tex (booktabs) and seeds.png/.pdf. The
+runs may have been trained on any machine; each needs its log.jsonl and config.conf.
 """
 
 import json
@@ -20,10 +20,10 @@ from common.files import write_text
 from config import INCIDENTAL, load_config, to_dict
 from plots.runs import SeedSpread, seed_spreads
 from plots.style import write_figure
-from training.log import Log
+from training.log_reader import LogReader
 
 CHECKPOINTS = ("best", "swa", "ema")
-# measure: partition, name, decimals
+# {key in an eval event: (partition, name, decimals)}
 MEASURES = {
     "dev_eer_percent": ("dev", "EER (%)", 3),
     "dev_min_tdcf": ("dev", "min t-DCF", 4),
@@ -33,25 +33,25 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run's log says about it."""
+class SeedRun:
+    """A run as its log describes it."""
 
     name: str
     seed: int
-    state: str  # "finished", or where it stands
-    settings: dict[str, object]  # what has to be the same for all seeds, by name
-    results: dict[str, dict[str, float]]  # of each checkpoint the `MEASURES` that are known
-    further: dict[str, dict[str, float]] = field(default_factory=dict)  # data set beside eval: {checkpoint: EER %}
+    state: str  # "finished", or "<n> of <n> epochs"
+    settings: dict[str, object]  # name: value, must be the same for all seeds
+    results: dict[str, dict[str, float]]  # {checkpoint: {measure: value}}, the `MEASURES` that are known
+    further: dict[str, dict[str, float]] = field(default_factory=dict)  # {data set beside eval: {checkpoint: EER %}}
 
     @property
     def finished(self) -> bool:
         return self.state == "finished"
 
 
-def read_run(folder: str | Path) -> Run:
-    """The run in `folder`. Raises UserError when there is none that can be read."""
+def read_seed_run(folder: str | Path) -> SeedRun:
+    """The run in `folder`. Raises UserError when it cannot be read."""
     folder = Path(folder)
-    log = Log(folder / "log.jsonl")
+    log = LogReader(folder / "log.jsonl")
     log.refresh()
     if log.trouble:
         raise UserError(f"cannot read {log.path}: {log.trouble}")
@@ -60,7 +60,7 @@ def read_run(folder: str | Path) -> Run:
     state = (
         "finished" if log.last["event"] == "end" else f"{next(reversed(log.epochs), 0)} of {log.start['epochs']} epochs"
     )
-    init = Path(log.start["init"]).name if log.start["init"] else None  # the same file may have another path elsewhere
+    init = Path(log.start["init"]).name if log.start["init"] else None  # elsewhere the same file may have another path
     settings = dict(_flat(to_dict(load_config(folder / "config.conf")))) | dict(_flat({"trials": log.start["trials"]}))
     settings = {name: value for name, value in settings.items() if name not in INCIDENTAL | {"seed"}} | {"init": init}
     results = {
@@ -72,7 +72,7 @@ def read_run(folder: str | Path) -> Run:
         data_set: {checkpoint: evals[checkpoint]["eer_percent"] for checkpoint in CHECKPOINTS if checkpoint in evals}
         for data_set, evals in log.further.items()
     }
-    return Run(folder.resolve().name, log.start["seed"], state, settings, results, further)
+    return SeedRun(folder.resolve().name, log.start["seed"], state, settings, results, further)
 
 
 def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -84,8 +84,8 @@ def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{key}", value
 
 
-def check(runs: Sequence[Run]) -> None:
-    """Raises UserError unless these are finished runs of one configuration, each with another seed."""
+def require_comparable(runs: Sequence[SeedRun]) -> None:
+    """Raises UserError unless these are finished runs of one configuration with different seeds."""
     if not runs:
         raise UserError("nothing to summarise", "at least one run", "none")
     for one in runs:
@@ -107,13 +107,13 @@ def check(runs: Sequence[Run]) -> None:
             raise UserError(f"runs {one.name} and {other.name} have the same seed", "different seeds", one.seed)
 
 
-def summarise(runs: Sequence[Run]) -> dict:
-    """Of each checkpoint and measure the statistics over seeds, ready for JSON. Raises UserError, see `check`.
+def summarise(runs: Sequence[SeedRun]) -> dict:
+    """Statistics over seeds, ready for JSON. Raises UserError, see `require_comparable`.
 
-    {"seeds": […], "runs": {seed: name}, "checkpoints": {checkpoint: {measure: see `statistics`}}}, and "data_sets":
-    {data set: {checkpoint: of its EER (%)}} with those beside eval that every run has.
+    {"seeds": […], "runs": {seed: name}, "checkpoints": {checkpoint: {measure: see `statistics`}}, "data_sets":
+    {data set: {checkpoint: statistics of its EER (%)}}}; data sets beside eval, those that every run has.
     """
-    check(runs)
+    require_comparable(runs)
     runs = sorted(runs, key=lambda one: one.seed)
     checkpoints = {}
     for checkpoint in runs[0].results:
@@ -130,9 +130,9 @@ def summarise(runs: Sequence[Run]) -> dict:
 
 
 def statistics(values: dict[int, float]) -> dict:
-    """Of a value for each seed: n, mean, sd (n − 1), min, max, the mean's 95 % interval (Student's t), best_of_n.
+    """Statistics of {seed: value}: n, mean, sd (n − 1), min, max, the mean's 95 % interval (Student's t), best_of_n.
 
-    sd and interval are None for a single seed. best_of_n, the luckiest seed, is what papers call the best run.
+    sd and interval are None for a single seed. best_of_n is the luckiest seed, which papers call the best run.
     """
     from scipy.special import stdtrit
 
@@ -185,7 +185,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def format_latex(summary: dict) -> str:
-    """A tabular (booktabs), a row for each checkpoint: mean ± sd, and the best of n in brackets."""
+    """A LaTeX tabular (booktabs) with a row for each checkpoint: mean ± sd, and the best of n in brackets."""
     heads = [f"{partition} {name}" for partition, name, _ in MEASURES.values()]
     heads += [f"{data_set} EER (%)" for data_set in summary["data_sets"]]
     heads = [head.replace("%", "\\%").replace("_", "\\_") for head in heads]
@@ -210,8 +210,8 @@ def _latex_cell(found: dict | None, digits: int) -> str:
     return f"${found['mean']:.{digits}f}{spread}$ ({found['best_of_n']['value']:.{digits}f})"
 
 
-def write(folder: str | Path, summary: dict) -> list[Path]:
-    """summary.json, .txt and .tex, seeds.png and .pdf in `folder`; returns their paths. Raises UserError."""
+def write_summary(folder: str | Path, summary: dict) -> list[Path]:
+    """Write summary.json, .txt and .tex, seeds.png and .pdf to `folder`; returns their paths. Raises UserError."""
     texts = {
         "json": json.dumps(summary, indent=2, allow_nan=False),
         "txt": format_table(summary),
@@ -236,14 +236,14 @@ def _panels(summary: dict) -> dict[str, list[SeedSpread]]:
 
 def main() -> None:
     """The command."""
-    parser = Parser(prog="seeds.py", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, each of another seed")
-    parser.add_argument("--output", metavar="DIR", help="write summary.json, .txt, .tex and the figure here, too")
+    parser = Parser(prog="python -m training.seeds", description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders with different seeds")
+    parser.add_argument("--output", metavar="DIR", help="also write summary.json, .txt, .tex and the figure here")
     options = parser.parse_args()
-    summary = summarise([read_run(folder) for folder in options.runs])
+    summary = summarise([read_seed_run(folder) for folder in options.runs])
     print(format_table(summary))
     if options.output:
-        write(options.output, summary)
+        write_summary(options.output, summary)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""The model of a run: fresh, or with the weights of --init; and whether it can be trained as configured."""
+
+import torch
+from torch import nn
+
+from common.errors import UserError
+from common.schema import require
+from config import Config
+from models import build_model
+from scoring.weights import locate
+from utils import load_checkpoint, load_weights
+
+RESOLVED = frozenset({"encoder_config", "do_normalize"})  # keys of model_config that a model with an encoder adds
+
+
+def load_initial(config: Config, weights: str | None) -> nn.Module:
+    """The configured model, fresh or with weights (a file, or a name). Raises UserError when they do not fit.
+
+    An encoder is not downloaded when its architecture is stored with the weights.
+    """
+    if not weights:
+        return build_model(config.model_config)
+    checkpoint = load_checkpoint(locate(weights))
+    known = (checkpoint["config"] or {}).get("model_config", {})
+    same = known.get("encoder") == config.model_config.get("encoder")
+    model = build_model({key: known[key] for key in RESOLVED & known.keys() if same} | config.model_config)
+    load_weights(model, checkpoint, weights)
+    return model
+
+
+def require_crops(model: nn.Module, config: Config, processes: int) -> None:
+    """Raises UserError when the model cannot be trained on crops of `config.crop_samples` or on so small a batch."""
+    at_once, least = config.batch_size // (config.accumulation_steps * processes), getattr(model, "least_batch", 2)
+    require(at_once >= least, "batch_size", f"{least} or more in each micro-batch of each process", at_once)
+    if config.crop_samples:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                other = build_model(config.model_config | {"nb_samp": config.crop_samples}).state_dict()
+        except UserError as error:
+            raise UserError(f"crop_samples {config.crop_samples}: {error}") from error
+        fit = all(other[name].shape == tensor.shape for name, tensor in model.state_dict().items())
+        architecture = config.model_config["architecture"]
+        require(fit, "crop_samples", f"null: {architecture} is made for one length of chunk", config.crop_samples)
