@@ -1,3 +1,3 @@
-"""Any file → 16 kHz → chunks, and what may happen to a waveform."""
+"""Any audio file → 16 kHz → chunks; augmentation, vocoders and a synthetic talker."""
 
-SAMPLE_RATE = 16_000  # Hz, of every waveform here
+SAMPLE_RATE = 16_000  # Hz, of every waveform in this repository

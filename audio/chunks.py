@@ -8,7 +8,8 @@ CHUNK_SAMPLES = 64_600  # 4.0375 s, the length that published scores are made wi
 def fit(samples: np.ndarray, length: int, rng: np.random.Generator | None = None) -> np.ndarray:
     """Exactly `length` samples of (N,), N ≥ 1: shorter audio is repeated, never zero-padded.
 
-    Of longer audio the first `length`, as published scores are made; with `rng` a random crop, as in training.
+    Longer audio is cut to its first `length` samples, as for published scores, or with `rng` to a random crop, as in
+    training.
     """
     if len(samples) < length:
         samples = np.tile(samples, -(-length // len(samples)))[:length]
@@ -17,20 +18,20 @@ def fit(samples: np.ndarray, length: int, rng: np.random.Generator | None = None
 
 
 class Chunker:
-    """Cuts a signal that comes in pieces into chunks (C, length) whose starts lie `hop` samples apart.
+    """Cuts a signal that arrives in pieces into chunks (C, length) that start `hop` samples apart.
 
-    The last chunk ends where the signal ends. Keeps fewer than `length + hop` samples between calls.
+    The last chunk ends where the signal ends. Fewer than `length + hop` samples are kept between calls.
     """
 
     def __init__(self, length: int, hop: int):
         self.length, self.hop = length, hop
         self._pieces: list[np.ndarray] = []  # the signal from the last chunk's start on
         self._held = 0  # samples in them
-        self._first = 0  # their first sample's place in the signal
-        self._next = 0  # the next chunk's start in them: 0 until there is a chunk, then `hop`
+        self._first = 0  # index of their first sample in the signal
+        self._next = 0  # the next chunk's start in them: 0 before the first chunk, then `hop`
 
     def feed(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) → the chunks (C, length) that are complete by now and their first samples (C,); C may be 0."""
+        """The next (n,) samples → the chunks (C, length) that they complete and their starts (C,); C may be 0."""
         self._pieces.append(np.array(samples))  # a copy: the caller's buffer may be used again
         self._held += len(samples)
         offsets = np.arange(self._next, self._held - self.length + 1, self.hop)
@@ -44,9 +45,9 @@ class Chunker:
         return chunks, starts
 
     def end(self) -> tuple[np.ndarray, np.ndarray]:
-        """The tail: a chunk (1, length) that ends with the signal, or none (0, length) if the last one did.
+        """The last chunk (1, length), which ends with the signal, and its start; (0, length) if the previous one did.
 
-        A signal shorter than `length` is repeated (`fit`); one without samples gives no chunk.
+        A signal shorter than `length` is repeated (`fit`); an empty one gives no chunk.
         """
         signal = np.concatenate(self._pieces or [np.empty(0, np.float32)])
         if len(signal) in (0, self.length):
@@ -56,7 +57,7 @@ class Chunker:
 
 
 def chunks(samples: np.ndarray, length: int, hop: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) → what a `Chunker` gives: chunks (C, length) and their first samples (C,), side by side unless `hop`."""
+    """(N,) → all chunks (C, length) of a `Chunker` and their starts (C,) in samples; adjacent unless `hop` is given."""
     chunker = Chunker(length, hop or length)
-    parts = [chunker.feed(samples), chunker.end()]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    found, starts = zip(chunker.feed(samples), chunker.end(), strict=True)
+    return np.concatenate(found), np.concatenate(starts)

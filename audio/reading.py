@@ -33,7 +33,7 @@ ENDINGS = frozenset((
 
 @dataclass
 class RecordingFacts:
-    """What is known about a file after its last block."""
+    """Facts about a file, known after its last block."""
 
     decoder: str = "soundfile"  # or "pyav", if it had to take over at any point
     coding: str = ""  # container and encoding, as the first decoder that opened the file names them: "FLAC PCM_16"

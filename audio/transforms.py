@@ -1,4 +1,4 @@
-"""What all waveform transforms share: a name, a probability, the checks of parameters, a folder to draw files from.
+"""The base of all waveform transforms: name, probability, checks of parameters, files drawn from a folder.
 
 The transforms are in rawboost.py, codecs.py, filters.py, noise.py, rooms.py, masks.py, amplitude.py and duration.py;
 augmentation.py lists them by name and applies them.

@@ -4,7 +4,7 @@
 
 Train and dev have attacks A01–A06, eval has A07–A12; no talker is in two partitions. A spoof is another utterance of
 the same talker through a vocoder. Length, margins of silence, microphone, band limit, noise floor and level are applied
-after the vocoder, and each bona fide utterance shares them with a spoof, so that only the vocoder gives a spoof away.
+after the vocoder, and are the same for a bona fide utterance and its spoof, so that only the vocoder differs.
 """
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""Reading audio: formats, decoders, damaged and hostile files, levels; chunks."""
+
 import os
 import pickle
 import struct
@@ -45,7 +47,7 @@ def decode(path, **options) -> tuple[np.ndarray, reading.RecordingFacts]:
 
 
 def condition_of(path, **options) -> str:
-    """Of the error that decoding `path` ends in; it is one line that names the path."""
+    """The condition of the AudioError that decoding `path` raises; its message is one line that names the path."""
     with pytest.raises(AudioError) as error:
         decode(path, **options)
     assert str(path) in str(error.value)
@@ -128,7 +130,7 @@ def test_sound_beside_pictures(tmp_path, name):
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT", "DOUBLE"])
 @pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (16_000, 2), (192_000, 7)])
 def test_sample_types_rates_and_channels(tmp_path, subtype, rate, channels):
-    """Both decoders: FFmpeg takes over where the header says nothing of the length."""
+    """Both decoders: FFmpeg takes over when the header does not give the length."""
     soundfile.write(path := tmp_path / "a.wav", np.stack([tone(1.0, rate)] * channels, 1), rate, subtype=subtype)
     samples, facts = decode(path)
     data = bytearray(path.read_bytes())
@@ -144,7 +146,7 @@ def test_sample_types_rates_and_channels(tmp_path, subtype, rate, channels):
 
 
 def test_eight_channels_through_ffmpeg(tmp_path):
-    """In another process: PyAV's own way to an array reads beyond the memory of such a frame."""
+    """In another process, because PyAV's own conversion to an array reads beyond the memory of such a frame."""
     channels = np.stack([tone(2.0, 48_000, 200.0 * number) for number in range(1, 9)], 1)
     frame = av.AudioFrame.from_ndarray(channels.reshape(1, -1), format="flt", layout="7.1")
     frame.rate = 48_000
@@ -186,7 +188,7 @@ def test_channel(tmp_path):
         assert error.value.condition == "no_such_channel"
 
 
-def test_clipped_share_is_of_the_source(tmp_path):
+def test_the_clipped_fraction_is_of_the_source(tmp_path):
     loud = np.zeros((44_100, 2))
     loud[:441, 0] = 1.0
     loud[441:882, 1] = -1.0
@@ -367,7 +369,7 @@ def test_damaged_packets_lose_only_themselves(tmp_path, name, codec, least_secon
 
 
 def test_ffmpeg_goes_on_where_libsndfile_stops(tmp_path):
-    """In the middle of a file: what was delivered before is not delivered again, and all samples are FFmpeg's."""
+    """In the middle of a file: no sample is delivered twice, and all samples equal FFmpeg's."""
     soundfile.write(path := tmp_path / "a.flac", noise(30), RATE)
     data = bytearray(path.read_bytes())
     place = int(len(data) * 0.6)
@@ -413,7 +415,7 @@ def test_importing_stays_light():
 
 
 def mutants(folder, count: int) -> list:
-    """Small files of many formats, then truncated, bits flipped, header bytes changed, renamed."""
+    """Small files of many formats, truncated, with flipped bits or changed header bytes, and renamed."""
     rng = np.random.default_rng(0)
     originals = []
     for name, codec in (("a.m4a", "aac"), ("a.webm", "libopus"), ("a.mp3", "libmp3lame"), ("a.wma", "wmav2")):
@@ -454,7 +456,7 @@ def run_python(command: str, *arguments: object) -> str:
 
 
 def test_mutated_files_end_in_samples_or_an_audio_error(tmp_path):
-    """In another process, because a crash of a decoder would take this one with it; the alarm kills what hangs."""
+    """In another process, which a decoder may crash; the alarm kills it if it hangs."""
     command = """
 import signal, sys
 from audio import reading

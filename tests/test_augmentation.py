@@ -1,6 +1,8 @@
 """Augmentation: each transform does what its paper says, as measured; lengths, levels, seeds; ugly signals."""
 
+import importlib
 import pickle
+import pkgutil
 
 import numpy as np
 import pytest
@@ -8,12 +10,14 @@ import soundfile
 from conftest import assert_user_error, run_command
 from scipy import signal
 
+import audio
 from audio import SAMPLE_RATE, codecs, gallery
 from audio.augmentation import TRANSFORMS, build_augmentation
 from audio.chunks import CHUNK_SAMPLES
 from audio.codecs import FORMATS
 from audio.rawboost import notch_filters
 from audio.rooms import impulse_response
+from audio.transforms import Transform
 from common.errors import UserError
 
 RATE = SAMPLE_RATE
@@ -149,6 +153,18 @@ def test_order_probability_and_place():
 def test_workers_can_have_it():
     made = build_augmentation(EVERY)
     assert pickle.loads(pickle.dumps(made)) == made
+
+
+def test_every_transform_of_the_package_is_listed_by_its_name():
+    for module in pkgutil.iter_modules(audio.__path__, "audio."):
+        importlib.import_module(module.name)
+    classes, found = [Transform], set()
+    while classes:
+        subclasses = classes.pop().__subclasses__()
+        classes += subclasses
+        found |= {subclass for subclass in subclasses if "name" in vars(subclass)}
+    assert found == set(TRANSFORMS.values())
+    assert all(name == transform.name for name, transform in TRANSFORMS.items())
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""Decoding in worker processes: same results as in this one; crashes, hangs and leftovers."""
+
 import os
 import re
 import signal
@@ -107,7 +109,7 @@ def test_no_process_is_left(folder):
 
 
 def test_workers_do_not_import_torch():
-    """A worker starts in a fraction of a second and needs little memory because of it."""
+    """Without it a worker starts in a fraction of a second and needs little memory."""
     code = "import sys, audio.decoding_workers; print('torch' in sys.modules, 'av' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == ["False", "False"]

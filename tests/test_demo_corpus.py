@@ -1,4 +1,4 @@
-"""demo_corpus.py: layout, determinism, disjoint speakers and attacks, and no class given away by a trivial cue."""
+"""demo_corpus.py: layout, determinism, disjoint speakers and attacks; no trivial cue separates the classes."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ PROTOCOLS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """The default corpus, without eval's bulk."""
+    """The default corpus, with a small eval partition."""
     folder = tmp_path_factory.mktemp("demo") / "corpus"
     assert build_demo_corpus(folder, DemoSettings(1234, 12, (240, 100, 12)), workers=2)
     return folder
@@ -38,14 +38,14 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
-    """A corpus of a few utterances, made by one process."""
+    """A corpus of a few utterances, made by one worker."""
     folder = tmp_path_factory.mktemp("demo") / "small"
     assert build_demo_corpus(folder, SMALL, workers=1)
     return folder
 
 
 def protocol(folder: Path, partition: str) -> list[list[str]]:
-    """The words of a protocol's lines."""
+    """The columns of a protocol's lines."""
     path = folder / "ASVspoof2019_LA_cm_protocols" / f"ASVspoof2019.LA.cm.{PROTOCOLS[partition]}.txt"
     return [line.split(" ") for line in path.read_text().splitlines()]
 

@@ -1,4 +1,4 @@
-"""make_corpus.py: layout, disjoint speakers, what fails and what is refused, no class given away by a single cue."""
+"""make_corpus.py: layout, disjoint speakers, failures and refusals; no single cue separates the classes."""
 
 import csv
 import hashlib
@@ -58,7 +58,7 @@ def few(recordings: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus(recordings: Path, tmp_path_factory) -> Path:
-    """What the command makes of them."""
+    """The corpus that the command makes of `recordings`."""
     folder = tmp_path_factory.mktemp("made") / "corpus"
     attacks = ["--attacks", "griffin_lim", "lpc", "--eval_attacks", "sinusoidal"]
     done = run_command("make_corpus.py", "--bonafide", recordings, "--out", folder, *attacks, *SMALL)
@@ -67,7 +67,7 @@ def corpus(recordings: Path, tmp_path_factory) -> Path:
 
 
 def protocol(folder: Path, partition: str) -> list[list[str]]:
-    """The words of a protocol's lines."""
+    """The columns of a protocol's lines."""
     (path,) = folder.glob(f"*_cm_protocols/ASVspoof2019.LA.cm.{partition}.t??.txt")
     return [line.split(" ") for line in path.read_text().splitlines()]
 
@@ -112,13 +112,14 @@ def test_the_layout_is_that_of_la(corpus: Path):
 def test_speakers_are_disjoint_and_attacks_as_asked(corpus: Path):
     speakers = {name: {line[0] for line in protocol(corpus, name)} for name in LETTERS}
     assert len(set().union(*speakers.values())) == sum(map(len, speakers.values()))
-    shares = np.array([len(speakers[name]) for name in LETTERS]) / sum(map(len, speakers.values()))
-    assert shares == pytest.approx([0.6, 0.2, 0.2], abs=0.02)
+    fractions = np.array([len(speakers[name]) for name in LETTERS]) / sum(map(len, speakers.values()))
+    assert fractions == pytest.approx([0.6, 0.2, 0.2], abs=0.02)
     attacks = {name: {line[3] for line in protocol(corpus, name)} - {"-"} for name in LETTERS}
     assert attacks["train"] == attacks["dev"] == {"griffin_lim", "lpc"} and attacks["eval"] == {"sinusoidal"}
     keys = [line[4] for line in protocol(corpus, "train")]
     assert keys.count("bonafide") == keys.count("spoof")
-    assert keys[: len(keys) // 2].count("spoof") == pytest.approx(len(keys) / 4, rel=0.4)  # numbers give nothing away
+    # The order, and so the number in the name, does not reveal the class.
+    assert keys[: len(keys) // 2].count("spoof") == pytest.approx(len(keys) / 4, rel=0.4)
 
 
 def test_every_utterance_has_its_source(corpus: Path, recordings: Path):
@@ -168,9 +169,9 @@ def cues(wave: np.ndarray) -> dict[str, float]:
     power, hertz = np.abs(np.fft.rfft(wave)) ** 2, np.fft.rfftfreq(len(wave), 1 / RATE)
     bands = {"below 80": hertz < 80, "above 4000": hertz > 4000, "above 6000": hertz > 6000}
     bands |= {"above 7000": hertz > 7000, "above 7500": hertz > 7500}
-    shares = {name: 10 * np.log10(power[band].sum() / power.sum()) for name, band in bands.items()}
+    energies = {name: 10 * np.log10(power[band].sum() / power.sum()) for name, band in bands.items()}
     ends = {"leading quiet": loud[0], "trailing quiet": len(wave) - loud[-1]}
-    return {"level": 20 * np.log10(wave.std()), "duration": len(wave), **ends, **shares}
+    return {"level": 20 * np.log10(wave.std()), "duration": len(wave), **ends, **energies}
 
 
 def test_no_single_cue_tells_the_classes_apart(corpus: Path):
@@ -185,7 +186,7 @@ def test_no_single_cue_tells_the_classes_apart(corpus: Path):
 
 
 def test_cues_do_tell_classes_apart_where_nothing_is_matched(recordings: Path):
-    """The measure itself can fail: at different levels, or with the band cut off, it does."""
+    """The check can fail: it does for classes at different levels."""
     waves = [soundfile.read(path)[0] for path in sorted(recordings.rglob("*.flac"))[:40]]
     loud, soft = ([cues(gain * wave)["level"] for wave in waves] for gain in (10, 0.1))
     assert compute_eer(np.array(loud), np.array(soft))[0] < 0.1
@@ -195,7 +196,7 @@ def test_cues_do_tell_classes_apart_where_nothing_is_matched(recordings: Path):
 
 
 def bursts(*lengths: float, pause: float = 0.5) -> np.ndarray:
-    """Noise of these seconds with pauses before, between and after."""
+    """Bursts of noise of these lengths in seconds, with pauses before, between and after."""
     rng, quiet = np.random.default_rng(0), np.zeros(int(pause * RATE), np.float32)
     parts = [part for length in lengths for part in (rng.normal(0, 0.1, int(length * RATE)).astype(np.float32), quiet)]
     return np.concatenate([quiet, *parts])
@@ -214,11 +215,11 @@ def test_long_recordings_are_cut_in_pauses():
 @pytest.mark.parametrize(
     "samples", [np.zeros(0, np.float32), np.zeros(RATE * 20, np.float32), np.ones(5, np.float32), bursts(2.9)]
 )
-def test_what_has_too_little_speech_gives_nothing(samples: np.ndarray):
+def test_too_little_speech_gives_no_piece(samples: np.ndarray):
     assert cut_at_pauses(samples, 3, 8) == []
 
 
-def test_speech_without_pauses_is_cut_all_the_same():
+def test_speech_without_pauses_is_cut_too():
     stretches = cut_at_pauses(bursts(30, pause=0), 3, 8)
     assert len(stretches) >= 3 and all(3 <= (stop - start) / RATE <= 8 for start, stop in stretches)
 

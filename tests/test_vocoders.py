@@ -1,4 +1,4 @@
-"""vocoders.py: what copy-synthesis keeps of genuine speech and what not, and inputs that are no speech."""
+"""vocoders.py: copy-synthesis keeps envelope, melody and timing of real speech; other inputs stay finite."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ UTTERANCES = ("LA_T_1272637", "LA_T_1276960", "LA_T_1699801")  # bona fide
 
 
 def vocoders() -> list:
-    """The vocoders' names; WORLD's is skipped where pyworld is not installed."""
+    """The vocoders' names; "world" is skipped if pyworld is not installed."""
     try:
         import pyworld  # noqa: F401
     except ImportError as error:
@@ -24,7 +24,7 @@ every_vocoder = pytest.mark.parametrize("name", vocoders())
 
 @pytest.fixture(scope="module")
 def speech(shared) -> list[np.ndarray]:
-    """Genuine bona fide utterances, each (n,) float32."""
+    """Real bona fide utterances, each (n,) float32."""
     folder = shared / "data" / "LA_mini" / "ASVspoof2019_LA_train" / "flac"
     return [reading.read(folder / f"{utt_id}.flac") for utt_id in UTTERANCES]
 
@@ -41,7 +41,7 @@ def rms(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(x, dtype=float))))
 
 
-# ---- genuine speech -----------------------------------------------------------------------------------------------
+# ---- real speech --------------------------------------------------------------------------------------------------
 
 
 @every_vocoder
@@ -148,7 +148,7 @@ def test_overlap_add_undoes_the_short_time_spectrum(samples: int):
 
 @pytest.mark.parametrize("hertz", [80, 123.4, 200, 395])
 def test_the_pitch_of_a_known_pulse_train(hertz: float):
-    """With harmonics up to 4 kHz, and silence around it, which has no voice."""
+    """Harmonics up to 4 kHz with silence, which is unvoiced, on both sides."""
     at = np.arange(16000) / SAMPLE_RATE
     x = sum(np.cos(2 * np.pi * k * hertz * at) for k in range(1, int(4000 / hertz)))
     f0, voice = pitch(np.pad(x, 8000))
@@ -162,7 +162,7 @@ def test_noise_has_no_voice():
 
 
 def test_linear_prediction_finds_a_known_resonance():
-    """An all-pole filter of known coefficients, driven by noise: its own response comes back, but for the level."""
+    """Noise through an all-pole filter of known coefficients: its response is found again, up to a factor."""
     from scipy.signal import freqz, lfilter
 
     a = np.poly(0.95 * np.exp(2j * np.pi * 1500 / SAMPLE_RATE * np.array([1, -1]))).real
@@ -173,7 +173,7 @@ def test_linear_prediction_finds_a_known_resonance():
 
 
 def test_griffin_lim_comes_nearer_with_every_round_and_faster_with_momentum():
-    """The distance of magnitudes never grows (Griffin & Lim 1984), and falls further with momentum (Perraudin 2013)."""
+    """The distance of magnitudes never grows (Griffin & Lim 1984) and falls further with momentum (Perraudin 2013)."""
     magnitude = np.abs(spectra(np.random.default_rng(0).normal(size=8000)))
     phase = np.exp(2j * np.pi * np.random.default_rng(1).random(magnitude.shape))
 
