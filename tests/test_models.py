@@ -16,8 +16,8 @@ from config import load_config
 from models import architectures, build_model
 from models.layers import GraphPool, ResidualBlock, ResidualBlock1d, SincBank
 from models.LFCC_LCNN import LFCC, MaxFeatureMap
+from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx
-from scoring.weights import Card
 from utils import load_model
 
 OFFICIAL = ["AASIST", "AASIST-L"]  # released with weights
@@ -196,6 +196,32 @@ def test_pool_keeps_the_best_nodes_in_order():
         assert GraphPool(0.1, 1, n_min=2)(h).shape == (1, 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "first_values"),
+    [
+        ("AASIST", {
+            "pos_S": (-0.48045, 0.68209),
+            "HtrgGAT_layer_ST11.proj_type1.weight": (0.16853, -0.30281),
+            "pool_hT1.proj.weight": (0.06027, 0.07501),
+            "HtrgGAT_layer_ST21.att_weightM": (0.80992, 0.27427),
+            "pool_hT2.proj.weight": (-0.18270, -0.20662),
+            "out_layer.bias": (-0.11699, -0.04471),
+        }),
+        ("RawNetGatSpoofST", {
+            "encoder_T.0.0.conv1.weight": (-0.00306, 0.21900),
+            "proj_T.bias": (0.13356, 0.24423),
+            "encoder_S.0.0.conv1.weight": (0.13242, 0.35674),
+            "out_layer.bias": (-0.21849, 0.21844),
+        }),
+    ],
+)  # fmt: skip
+def test_a_seed_gives_the_weights_that_it_always_gave(architecture, first_values):
+    """Layers are made in a fixed order, so runs can be repeated."""
+    state = tiny(architecture).state_dict()
+    for name, values in first_values.items():
+        assert state[name].flatten()[:2].tolist() == pytest.approx(values, abs=1e-4), name
+
+
 @pytest.mark.parametrize("architecture", TINY)
 def test_only_unused_batch_norms_get_no_gradient(architecture):
     model = tiny(architecture)
@@ -297,7 +323,7 @@ def test_rawgat_st_is_made_for_its_chunks(nb_samp, nodes):
 @pytest.mark.parametrize("architecture", ["RawNet2Spoof", "RawNetGatSpoofST", "LFCC_LCNN", "Ensemble"])
 def test_every_architecture_exports(architecture, tmp_path):
     config = TINY[architecture]
-    assert export_onnx(tiny(architecture).eval(), Card("tiny", "0" * 64, config), tmp_path / "tiny.onnx") < 1e-4
+    assert export_onnx(tiny(architecture).eval(), ModelCard("tiny", "0" * 64, config), tmp_path / "tiny.onnx") < 1e-4
 
 
 def test_rawnet2_gives_log_probabilities():
