@@ -13,9 +13,10 @@ from pathlib import Path
 
 from common.command import Parser, run
 from scoring.int8_export import export_int8
+from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx
 from scoring.onnx_files import exported_path
-from scoring.weights import KNOWN, Card, locate
+from scoring.weights import KNOWN, locate
 
 
 def parse_arguments():
@@ -40,7 +41,7 @@ def main() -> None:
     from utils import load_model
 
     model, checkpoint = load_model(path)
-    card, precision = Card.of(checkpoint, path), "int8" if args.int8 else "fp32"
+    card, precision = ModelCard.of(checkpoint, path), "int8" if args.int8 else "fp32"
     out = Path(args.onnx or exported_path(card.sha256, precision))
     if args.int8:
         check = export_int8(model, card, Path(args.score_set), out)

@@ -20,8 +20,9 @@ from common.errors import UserError
 from metrics.scores import BONAFIDE
 from scoring.engine_choice import load_engine
 from scoring.engines import Engine
+from scoring.model_card import ModelCard
 from scoring.verdict import ChunkScore, FileResult, Judge, VerdictSettings, operating_point
-from scoring.weights import Card, locate
+from scoring.weights import locate
 
 if TYPE_CHECKING:  # torch takes longer to import than an exported model takes to its first score
     from torch import Tensor
@@ -39,7 +40,7 @@ class ScoredRecording(NamedTuple):
 class Detector:
     """An engine and the scoring loop around it. card: the model card of the weights (None for a model in training)."""
 
-    def __init__(self, engine: Engine, card: Card | None = None):
+    def __init__(self, engine: Engine, card: ModelCard | None = None):
         self.engine, self.card = engine, card
 
     @classmethod

@@ -5,14 +5,17 @@ from pathlib import Path
 
 from common.errors import UserError
 from scoring.engines import Engine, TorchEngine, fastest_runtime, installed_runtimes, keep_freed_memory, open_exported
+from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx
 from scoring.onnx_files import exported_path
-from scoring.weights import Card, file_sha256
+from scoring.weights import file_sha256
 
 NVIDIA = Path("/dev/nvidia0")  # exists where a driver has found a GPU
 
 
-def load_engine(path: Path, engine: str = "auto", precision: str = "fp32", device: str = "auto") -> tuple[Engine, Card]:
+def load_engine(
+    path: Path, engine: str = "auto", precision: str = "fp32", device: str = "auto"
+) -> tuple[Engine, ModelCard]:
     """The engine for a checkpoint (.pth) or an exported model (.onnx), and the model's card. Raises UserError.
 
     engine: torch, onnx, openvino or auto. auto takes the fastest one that is ready: on a CPU the checkpoint's exported
@@ -41,7 +44,7 @@ def _fastest_engine(path: Path, precision: str, device: str) -> str:
     return fastest_runtime() if is_ready else "torch"
 
 
-def _load_torch(path: Path, precision: str, device: str) -> tuple[TorchEngine, Card]:
+def _load_torch(path: Path, precision: str, device: str) -> tuple[TorchEngine, ModelCard]:
     from utils import load_model, pick_device, set_precision
 
     target = pick_device(device)
@@ -49,7 +52,7 @@ def _load_torch(path: Path, precision: str, device: str) -> tuple[TorchEngine, C
     if target.type == "cpu":
         keep_freed_memory()
     model, checkpoint = load_model(path)
-    return TorchEngine(model, target, precision), Card.of(checkpoint, path)
+    return TorchEngine(model, target, precision), ModelCard.of(checkpoint, path)
 
 
 def _exported_copy(path: Path, precision: str) -> Path:
@@ -62,5 +65,5 @@ def _exported_copy(path: Path, precision: str) -> Path:
 
         print(f"note: exporting {path} to {copy}, this once", file=sys.stderr)
         model, checkpoint = load_model(path)
-        export_onnx(model, Card.of(checkpoint, path), copy)
+        export_onnx(model, ModelCard.of(checkpoint, path), copy)
     return copy

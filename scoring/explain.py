@@ -1,14 +1,15 @@
-"""What a model's score of a chunk rests on: Grad-CAM at the filter bank through which it listens.
+"""A saliency map of a chunk: where, in time and frequency, the evidence behind a model's score lies.
 
     model, _ = utils.load_model("models/weights/AASIST.pth")
     found = explain.saliency(model, fit(read("sample.flac"), model.nb_samp))
 
-Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) weights an activation by the gradient of the evidence with
-respect to it, and keeps what speaks for the target. The activation here is the bank's output, whose axes are frequency
-and time. Gradient and activation are multiplied point by point, as in HiResCAM (Draelos and Carin, arXiv 2011.08891):
-Grad-CAM's mean of the gradient over time would leave each band with one weight for the whole chunk.
+The method is Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) at the model's filter bank: it multiplies an
+activation by the gradient of the evidence with respect to it, and keeps the products that support the target. The
+activation is the bank's output, whose axes are frequency and time. The product is taken at each point, as in HiResCAM
+(Draelos and Carin, arXiv 2011.08891): Grad-CAM averages the gradient over time, which would leave each band one weight
+for the whole chunk.
 
-A map shows what this model's score reacts to. It is no proof of a forgery, nor of its place.
+A map shows what this model's score reacts to. It proves neither that a recording is forged nor where.
 """
 
 from collections.abc import Sequence
@@ -22,42 +23,42 @@ from torch.nn import functional as F
 from audio import SAMPLE_RATE
 from common.errors import UserError
 from models.layers import SincBank
-from models.LFCC_LCNN import LogBank
+from models.LFCC_LCNN import LinearFilterBank
 
 COLUMN = SAMPLE_RATE // 100  # samples: 10 ms
-NEIGHBOURS = (3, 9)  # bands × columns to average: AASIST's pooling passes a gradient to one band in three; 90 ms
+NEIGHBOURS = (3, 9)  # bands × columns to average: AASIST's pooling sends the gradient to one band in three; 90 ms
 SIGN = {"spoof": -1, "bonafide": 1}  # of the score, logits[:, 1], as evidence for each target
 
 
 class Saliency(NamedTuple):
-    """How much each band speaks for the target at each moment of a chunk."""
+    """How much each band supports the target at each moment of a chunk."""
 
     start: float  # seconds into the file
     seconds: float
-    frequencies: np.ndarray  # (F,) Hz, rising: the centre of each band
-    weight: np.ndarray  # (F, T) float32 in [0, 1], T columns of equal width; 1 = most; all 0 if nothing speaks for it
+    frequencies: np.ndarray  # (F,) Hz, ascending: the centre of each band
+    weight: np.ndarray  # (F, T) float32 in [0, 1], T columns of equal width; 1 = most; all 0 if nothing supports it
 
 
 def saliency(model: nn.Module, chunk: np.ndarray, start: float = 0.0, target: str = "spoof") -> Saliency:
     """The map of `chunk`, (samples,) at 16 kHz, which begins `start` seconds into its file.
 
-    The evidence of "spoof" is the negative score, −logits[:, 1]; that of "bonafide" is the score. The products are
-    averaged with their signs and only then cut at 0: cut first, they show little but the speech's energy, and random
-    weights give nearly the same map (the sanity check of Adebayo et al., NeurIPS 2018, arXiv 1810.03292).
-    Of several banks (models/Ensemble.py) the maps are added up at the first one's frequencies.
-    The model stays as it was. Raises UserError when it has no filter bank.
+    The evidence for "spoof" is the negative score, −logits[:, 1]; that for "bonafide" is the score. Products are
+    averaged with their signs, then cut at 0. Cut first, they show little but the speech's energy, and random weights
+    give nearly the same map (the sanity check of Adebayo et al., NeurIPS 2018, arXiv 1810.03292).
+    With several banks (models/Ensemble.py) their maps are summed at the first one's frequencies.
+    The model is left unchanged. Raises UserError when it has no filter bank.
     """
     from scipy.ndimage import uniform_filter
 
-    banks = [module for module in model.modules() if isinstance(module, SincBank | LogBank)]
+    banks = [module for module in model.modules() if isinstance(module, SincBank | LinearFilterBank)]
     if not banks:
         raise UserError("this model's scores cannot be explained", "a filter bank", type(model).__name__)
     columns, frequencies = max(len(chunk) // COLUMN, 1), centres(banks[0])
     evidence = np.zeros((len(frequencies), columns))
     for bank, (y, gradient) in zip(banks, _outputs_and_gradients(model, banks, chunk, SIGN[target]), strict=True):
-        # The bank's output y stands for the activation |y| that the model reads: y · ∂/∂y = |y| · ∂/∂|y|. This is the
-        # derivative by the logarithm of |y|, which another kind of bank gives.
-        by_logarithm = gradient if isinstance(bank, LogBank) else y * gradient
+        # A sinc bank's output y stands for the activation |y| that the model uses: y · ∂/∂y = |y| · ∂/∂|y|. That is the
+        # derivative with respect to log |y|. The other kind of bank gives logarithms already.
+        by_logarithm = gradient if isinstance(bank, LinearFilterBank) else y * gradient
         own = F.adaptive_avg_pool1d(by_logarithm, columns).cpu().numpy()
         evidence += own if bank is banks[0] else _moved(own, centres(bank), frequencies)
     weight = uniform_filter(evidence.astype(np.float32), NEIGHBOURS).clip(min=0)
@@ -65,9 +66,9 @@ def saliency(model: nn.Module, chunk: np.ndarray, start: float = 0.0, target: st
 
 
 def _outputs_and_gradients(
-    model: nn.Module, banks: Sequence[SincBank | LogBank], chunk: np.ndarray, sign: int
+    model: nn.Module, banks: Sequence[SincBank | LinearFilterBank], chunk: np.ndarray, sign: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Of each bank the output (F, ·), and the gradient of sign · score with respect to it."""
+    """For each bank its output (F, ·), and the gradient of sign · score with respect to it."""
     outputs, training = {}, model.training
 
     def keep(bank: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
@@ -79,7 +80,7 @@ def _outputs_and_gradients(
         with torch.enable_grad():
             _, logits = model.eval()(torch.as_tensor(chunk, device=next(banks[0].buffers()).device)[None])
             found = [outputs[bank] for bank in banks]
-            gradients = torch.autograd.grad(sign * logits[0, 1], found)  # leaves the parameters' own alone
+            gradients = torch.autograd.grad(sign * logits[0, 1], found)  # parameters keep their own gradients
     finally:
         for hook in hooks:
             hook.remove()
@@ -88,16 +89,16 @@ def _outputs_and_gradients(
 
 
 def _moved(evidence: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Evidence (F, T) of filters at `old` Hz → (F', T) at `new` Hz: as much per hertz, and none beyond the old ones."""
+    """Evidence (F, T) of filters at `old` Hz → (F', T) at `new` Hz: the same per hertz, none outside the old range."""
     from scipy.interpolate import interp1d
 
     per_hertz = evidence / np.gradient(old)[:, None]
     return interp1d(old, per_hertz, axis=0, bounds_error=False, fill_value=0)(new) * np.gradient(new)[:, None]
 
 
-def centres(bank: SincBank | LogBank) -> np.ndarray:
+def centres(bank: SincBank | LinearFilterBank) -> np.ndarray:
     """(F,) Hz: the centre of gravity of each filter's power response."""
-    if isinstance(bank, LogBank):
+    if isinstance(bank, LinearFilterBank):
         return bank.centres
-    power = np.abs(np.fft.rfft(bank.bank[:, 0].cpu().numpy(), 4096)) ** 2  # (F, 2049)
+    power = np.abs(np.fft.rfft(bank.band_pass[:, 0].cpu().numpy(), 4096)) ** 2  # (F, 2049)
     return power @ np.fft.rfftfreq(4096, 1 / SAMPLE_RATE) / power.sum(axis=1)

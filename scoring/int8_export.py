@@ -20,9 +20,9 @@ from metrics.calibration import fit_calibration
 from metrics.error_rates import compute_eer
 from metrics.scores import BONAFIDE
 from scoring.engines import open_exported
+from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx
 from scoring.onnx_files import INSTALL, read_exported, write_exported
-from scoring.weights import Card
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,7 @@ class LabelledFile(NamedTuple):
     is_bonafide: bool
 
 
-def export_int8(model: "nn.Module", card: Card, score_set: Path, path: Path) -> str:
+def export_int8(model: "nn.Module", card: ModelCard, score_set: Path, path: Path) -> str:
     """Write an int8 file that has passed `check_eer`; returns the sentence about both EERs. Raises UserError.
 
     Threshold and calibration are fitted to the set anew, because int8 scores differ from fp32 ones.

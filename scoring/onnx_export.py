@@ -10,8 +10,8 @@ import numpy as np
 from common.errors import UserError
 from common.files import replacing
 from scoring.engines import TorchEngine, fastest_runtime, installed_runtimes, open_exported
+from scoring.model_card import ModelCard
 from scoring.onnx_files import write_exported
-from scoring.weights import Card
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4  # between an exported model's logits and torch's
 OPSET = 17
 
 
-def export_onnx(model: "nn.Module", card: Card, path: str | Path) -> float:
+def export_onnx(model: "nn.Module", card: ModelCard, path: str | Path) -> float:
     """Write a model that is on the CPU, with its card, as one .onnx file, whole or not at all.
 
     Returns the largest difference between its logits and the model's, over every runtime installed. Raises UserError

@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 from common.errors import UserError
-from scoring.weights import Card, weights_folder
+from scoring.model_card import ModelCard
+from scoring.weights import weights_folder
 
 INSTALL = "pip install -r requirements-export.txt"
 MAX_BYTES = 1 << 30
@@ -22,7 +23,7 @@ class ExportedModel(NamedTuple):
     """The contents of an exported file."""
 
     data: bytes
-    card: Card
+    card: ModelCard
     precision: str  # fp32 or int8
     nb_samp: int  # samples of a chunk
 
@@ -54,10 +55,10 @@ def read_exported(path: str | Path) -> ExportedModel:
     nb_samp = model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value if model.graph.input else 0
     if not 0 < nb_samp <= MAX_SAMPLES:
         raise UserError(f"cannot load model {path}", f"chunks of 1 to {MAX_SAMPLES} samples", nb_samp)
-    return ExportedModel(data, Card.from_json(metadata["aasist"]), metadata.get("precision", "fp32"), nb_samp)
+    return ExportedModel(data, ModelCard.from_json(metadata["aasist"]), metadata.get("precision", "fp32"), nb_samp)
 
 
-def write_exported(data: bytes, card: Card, precision: str, path: Path) -> None:
+def write_exported(data: bytes, card: ModelCard, precision: str, path: Path) -> None:
     """Write the ONNX model `data` with the card in its metadata."""
     onnx = optional_package("onnx")
     model = onnx.load_model_from_string(data)

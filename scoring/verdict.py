@@ -17,7 +17,7 @@ from audio.errors import AudioError
 from audio.reading import RecordingFacts
 from common.errors import UserError
 from metrics.error_rates import threshold_at_far
-from scoring.weights import Card
+from scoring.model_card import ModelCard
 
 SCHEMA = "aasist.inference/1"
 MIN_ACTIVE_SECONDS = 0.5  # of sound; less holds no speech to judge
@@ -70,7 +70,7 @@ class VerdictSettings:
     channel: int | None = None  # counted from 1; None: the mean of all
 
 
-def operating_point(card: Card, threshold: float | None, target_far: float | None) -> tuple[float | None, str]:
+def operating_point(card: ModelCard, threshold: float | None, target_far: float | None) -> tuple[float | None, str]:
     """A threshold and its source: the one given, or the one that the fraction `target_far` of dev spoofs passes, or the
     card's.
 
@@ -113,7 +113,7 @@ class FileResult:
 class Judge:
     """The rules that turn chunk scores into results. chunk_seconds: length of the model's input."""
 
-    card: Card
+    card: ModelCard
     settings: VerdictSettings
     chunk_seconds: float
 

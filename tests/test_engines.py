@@ -19,9 +19,10 @@ from models import build_model
 from scoring import engine_choice, engines, onnx_export
 from scoring.engine_choice import load_engine
 from scoring.engines import OnnxEngine, OpenVinoEngine, TorchEngine
+from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx, largest_difference, probe_waveforms
 from scoring.onnx_files import exported_path, read_exported
-from scoring.weights import Card, file_sha256
+from scoring.weights import file_sha256
 from utils import load_model
 
 EXPORTED = [OnnxEngine, OpenVinoEngine]
@@ -38,7 +39,7 @@ def tiny(tmp_path_factory) -> Path:
 def tiny_onnx(tiny) -> Path:
     """The same exported."""
     model, checkpoint = load_model(tiny)
-    export_onnx(model, Card.of(checkpoint, tiny), tiny.with_suffix(".onnx"))
+    export_onnx(model, ModelCard.of(checkpoint, tiny), tiny.with_suffix(".onnx"))
     return tiny.with_suffix(".onnx")
 
 
@@ -134,7 +135,7 @@ def test_the_exported_copy_is_made_once_and_then_preferred(tiny, cache, capsys):
     assert load_engine(tiny, device="cpu")[0].name == "torch"
     for name in ("onnx", "openvino"):
         engine, card = load_engine(tiny, name)
-        assert engine.name == name and card == Card.of(load_model(tiny)[1], tiny)
+        assert engine.name == name and card == ModelCard.of(load_model(tiny)[1], tiny)
     assert capsys.readouterr().err.count("note: ") == 1
     assert list((cache / "onnx").iterdir()) == [exported_path(file_sha256(tiny))]
     assert load_engine(tiny, device="cpu")[0].name == "openvino"
@@ -286,7 +287,7 @@ def test_a_chunk_of_petabytes_is_refused(tiny_onnx, tmp_path):
 
 
 def test_export_is_one_file_with_the_card_and_without_selu(tiny, tiny_onnx):
-    assert read_exported(tiny_onnx).card == Card.of(load_model(tiny)[1], tiny)
+    assert read_exported(tiny_onnx).card == ModelCard.of(load_model(tiny)[1], tiny)
     operators = {node.op_type for node in onnx.load(tiny_onnx).graph.node}
     assert "Elu" in operators and "Selu" not in operators
     assert tiny_onnx.stat().st_size < 1 << 20
@@ -313,7 +314,7 @@ def test_what_differs_is_not_written(tiny, tmp_path):
             hidden, logits = self.inner(x)
             return hidden, logits + 0.01 * self.calls
 
-    card = Card("fickle", "0", TINY_MODEL)
+    card = ModelCard("fickle", "0", TINY_MODEL)
     (tmp_path / "out.onnx").write_bytes(b"earlier")
     with pytest.raises(UserError, match="not written: .*logits within 0.0001"):
         export_onnx(Fickle(), card, tmp_path / "out.onnx")

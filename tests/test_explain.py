@@ -1,4 +1,4 @@
-"""Saliency maps: they follow the weights, point at what the score rests on, and leave the model as it was."""
+"""Saliency maps: they depend on the weights, point at what the score rests on, and leave the model unchanged."""
 
 import copy
 
@@ -14,7 +14,7 @@ from audio.chunks import CHUNK_SAMPLES, fit
 from common.errors import UserError
 from models import build_model
 from models.layers import SincBank
-from models.LFCC_LCNN import LogBank
+from models.LFCC_LCNN import LinearFilterBank
 from scoring.explain import Saliency, saliency
 from utils import load_model
 
@@ -59,7 +59,7 @@ def test_the_map_spans_the_chunk_and_the_bands():
     np.testing.assert_allclose(np.diff(mel)[8:-2], 2840.023 / 70, rtol=0.05)  # lower ones are as narrow as taps allow
 
 
-def test_silence_speaks_for_nothing():
+def test_silence_supports_nothing():
     assert not saliency(tiny(), np.zeros_like(NOISE)).weight.any()
 
 
@@ -70,7 +70,7 @@ def test_spoof_and_bonafide_share_no_point():
 
 @pytest.mark.parametrize("config", [TINY_MODEL, TINY_LCNN, TINY_ENSEMBLE], ids=lambda config: config["architecture"])
 def test_evidence_of_spoof_lowers_the_score(config):
-    """Less of what speaks for spoof gives a higher score, less of what speaks for bona fide a lower one."""
+    """Weaker evidence for spoof gives a higher score, weaker evidence for bona fide a lower one."""
     torch.manual_seed(3)
     model = build_model(config).eval()
     for target, sign in (("spoof", 1), ("bonafide", -1)):
@@ -79,7 +79,7 @@ def test_evidence_of_spoof_lowers_the_score(config):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_stays_as_it_was(training):
+def test_the_model_is_left_unchanged(training):
     model = tiny().train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     learnt = [parameter.requires_grad for parameter in model.parameters()]
@@ -98,7 +98,7 @@ def test_the_hook_goes_even_when_the_model_fails():
     assert not model.conv_time._forward_hooks
 
 
-def test_the_map_of_an_ensemble_adds_up_its_members():
+def test_the_map_of_an_ensemble_is_the_sum_of_its_members():
     """At the first one's 20 filters up to 8 kHz; the second one has 16 up to 4 kHz."""
     torch.manual_seed(3)
     ensemble = build_model(TINY_ENSEMBLE).eval()
@@ -152,16 +152,16 @@ def test_the_score_rests_on_the_salient_tenth(official, spoofs):
 def _score(model: torch.nn.Module, chunk: np.ndarray, gain: torch.Tensor | None = None) -> float:
     """The chunk's score, with the output of each bank multiplied by `gain`, (F, T) stretched to its length.
 
-    Of a second bank the filters lie in the first one's lower half.
+    A second bank's filters lie in the lower half of the first one's range.
     """
-    banks = [module for module in model.modules() if isinstance(module, SincBank | LogBank)]
+    banks = [module for module in model.modules() if isinstance(module, SincBank | LinearFilterBank)]
 
     def scale(module, inputs, output):
         if gain is None:
             return output
-        heard = gain if module is banks[0] else gain[: len(gain) // 2]
-        stretched = F.interpolate(heard[None, None], output.shape[1:])[0]
-        return output + stretched.log10() if isinstance(module, LogBank) else output * stretched
+        own_gain = gain if module is banks[0] else gain[: len(gain) // 2]
+        stretched = F.interpolate(own_gain[None, None], output.shape[1:])[0]
+        return output + stretched.log10() if isinstance(module, LinearFilterBank) else output * stretched
 
     hooks = [bank.register_forward_hook(scale) for bank in banks]
     with torch.inference_mode():

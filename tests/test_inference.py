@@ -134,7 +134,7 @@ def test_polarity_on_labelled_speech_in_every_output(shared, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_the_model_card_says_of_mixed_dev(shared):
+def test_numbers_of_the_model_card_on_mixed_dev(shared):
     """Pooled and for the attacks that training had not, by the command's own way of scoring whole files."""
     detector = Detector.from_checkpoint(BUNDLED, "cpu", "torch")
     partition = ASVspoof2019(shared / "data" / "mixed", "LA").partition("dev")
@@ -149,7 +149,7 @@ def test_what_the_model_card_says_of_mixed_dev(shared):
         assert eer == pytest.approx(float(said[name]), abs=0.6), name  # a clip or two, on another processor
 
 
-def test_without_a_model_it_is_the_shipped_one(shared, tmp_path):
+def test_the_bundled_detector_is_the_default(shared, tmp_path):
     partition = genuine(shared)
     done = run_command(
         "inference.py", "--audio", partition.path(partition.trials[0]), "--save_json", tmp_path / "r.json"

@@ -1,4 +1,7 @@
-"""Parity with the authors' code: weights, outputs, one training step. Fixtures: ../shared/fixtures/README.md."""
+"""Models: parity with the authors' code (weights, outputs, one training step), LFCC against scipy, configurations.
+
+The fixtures are described in ../shared/fixtures/README.md.
+"""
 
 import copy
 import json
@@ -133,14 +136,14 @@ def test_one_training_step_is_the_official_one(name, shared):
     norms = {n: p.grad.norm().item() for n, p in model.named_parameters() if p.grad is not None}
     assert norms.keys() == set(reference["step_grad_names"])
     for parameter, norm in zip(reference["step_grad_names"], reference["step_grad_norms"], strict=True):
-        # A bias just before a batch norm has no effect, hence no gradient but rounding: below 3e-4 all are such.
+        # A bias just before a batch norm has no effect; its gradient is rounding only. All norms below 3e-4 are such.
         assert norms[parameter] == pytest.approx(norm, rel=1e-3, abs=3e-4), parameter
 
     torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4).step()
     with torch.inference_mode():
         _, after = model.eval()(x)
-    # Adam makes a full step of each of those roundings' signs, so that the third digit is anybody's. In AASIST's first
-    # row two temporal nodes are so close (3e-4) at the pool's edge that the roundings choose between them: 0.08.
+    # Adam turns the sign of each of these roundings into a full step, so the third digit is arbitrary. In AASIST's
+    # first row two temporal nodes at the pool's limit are so close (3e-4) that rounding chooses between them: 0.08.
     tolerance = np.array([[0.1 if name == "AASIST" else 0.01], [0.01], [0.01], [0.01]])
     assert (np.abs(after.numpy() - reference["step_after_logits"]) < tolerance).all()
 
@@ -157,7 +160,7 @@ def test_filters_pass_their_band():
     response = torch.fft.rfft(bank, 16_000).abs()  # 1 Hz bins
     mel = np.linspace(0, 2595 * np.log10(1 + 8000 / 700), 71)
     edges = 700 * (10 ** (mel / 2595) - 1)
-    for i in range(40, 70):  # these bands are wide enough for 129 taps to find
+    for i in range(40, 70):  # 129 taps resolve these bands
         assert edges[i] < response[i].argmax() < edges[i + 1]
         assert response[i, : round(edges[i] - 250)].max() < 0.1 * response[i].max()
 
@@ -180,7 +183,7 @@ def test_frequency_masking_silences_filters():
     model, x = tiny("AASIST"), torch.randn(2, 8000)
     masked = torch.stack([model.conv_time(x, mask=True) for _ in range(50)])  # (50, B, C, T)
     silent = (masked == 0).all(dim=3).sum(dim=2)  # (50, B) filters
-    assert torch.equal(silent[:, 0], silent[:, 1])  # one mask for the batch
+    assert torch.equal(silent[:, 0], silent[:, 1])  # the same mask for the whole batch
     assert silent.max() <= 19
     assert len(silent[:, 0].unique()) > 5
     assert not (model.conv_time(x) == 0).all(dim=2).any()
@@ -241,7 +244,7 @@ def test_a_small_bank_is_never_masked_beyond_its_end():
 
 
 def out_of_place(block: ResidualBlock | ResidualBlock1d, x: torch.Tensor) -> torch.Tensor:
-    """The block as the authors write it."""
+    """The block's forward pass as the authors write it, without in-place operations."""
     identity = x if block.same_channels else block.conv_downsample(x)
     if isinstance(block, ResidualBlock1d):
         return F.max_pool1d(block.conv2(F.leaky_relu(block.bn2(block.conv1(x)), 0.3)) + identity, 3)
@@ -251,8 +254,8 @@ def out_of_place(block: ResidualBlock | ResidualBlock1d, x: torch.Tensor) -> tor
 @pytest.mark.parametrize("kind", [ResidualBlock, ResidualBlock1d])
 @pytest.mark.parametrize("channels", [(3, 3), (2, 3)])
 @pytest.mark.parametrize("training", [True, False])
-def test_in_place_operations_cost_no_gradient(kind, channels, training):
-    """It is that of the block without them, and of finite differences; recomputing changes nothing."""
+def test_in_place_operations_keep_gradients(kind, channels, training):
+    """Gradients equal those without in-place operations, those with recomputation, and finite differences."""
     torch.manual_seed(0)
     block = kind(*channels).double().train(training)
     shape = (2, channels[0], 3, 9) if kind is ResidualBlock else (2, channels[0], 18)
@@ -273,7 +276,7 @@ def test_in_place_operations_cost_no_gradient(kind, channels, training):
 
 @pytest.mark.parametrize("architecture", TINY)
 def test_outputs_of_every_architecture(architecture):
-    """Hidden and logits; in bfloat16 nearly the same and still float32, as graphs and recurrent layers compute so."""
+    """Shapes; under bfloat16 nearly the same values, still in float32, since graphs and recurrent layers use that."""
     model, x = tiny(architecture).eval(), speechlike(3, 8000)
     with torch.inference_mode():
         hidden, logits = model(x)
@@ -284,7 +287,7 @@ def test_outputs_of_every_architecture(architecture):
     assert near.dtype == logits.dtype == torch.float32
     torch.testing.assert_close(near, logits, rtol=0.1, atol=0.1)
     torch.testing.assert_close(one, logits[:1], rtol=1e-4, atol=1e-5)
-    assert logits[0].sub(logits[1]).abs().max() > 1e-6  # they depend on what is heard
+    assert logits[0].sub(logits[1]).abs().max() > 1e-6  # they depend on the input
 
 
 @pytest.mark.parametrize("architecture", TINY)
@@ -313,7 +316,7 @@ def test_inputs_of_other_lengths(architecture):
 
 @pytest.mark.parametrize("nb_samp, nodes", [(4438, 2), (6624, 2), (6625, 2), (16_000, 5), (64_600, 23)])
 def test_rawgat_st_is_made_for_its_chunks(nb_samp, nodes):
-    """Of N_T = ⌊(samples - 64) / 3⁷⌋ temporal nodes its projection takes the 81 % that the pool keeps, at least 2."""
+    """Its projection takes the 81 % that the pool keeps of N_T = ⌊(samples - 64) / 3⁷⌋ temporal nodes, at least 2."""
     model = tiny("RawNetGatSpoofST", nb_samp=nb_samp).eval()
     assert model.proj_S.weight.shape == (12, nodes)
     with torch.inference_mode():
@@ -330,10 +333,10 @@ def test_rawnet2_gives_log_probabilities():
     with torch.inference_mode():
         logits = tiny("RawNet2Spoof").eval()(speechlike(3, 8000))[1]
     torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(3))
-    torch.testing.assert_close(F.log_softmax(logits, dim=1), logits)  # so cross-entropy of them is that of the softmax
+    torch.testing.assert_close(F.log_softmax(logits, dim=1), logits)  # so their cross-entropy is that of a softmax
 
 
-def test_rawnet2_takes_the_channels_that_the_official_code_leaves_behind():
+def test_rawnet2_accepts_filts_as_the_official_code_overwrites_them():
     before, after = (tiny("RawNet2Spoof", filts=[8, [8, 8], pair, [12, 12]]) for pair in ([8, 12], [12, 12]))
     assert all(map(torch.equal, before.state_dict().values(), after.state_dict().values()))
 
@@ -342,7 +345,7 @@ def test_rawnet2_takes_the_channels_that_the_official_code_leaves_behind():
 
 
 def lfcc_by_scipy(x: np.ndarray, filters: int, highest: int = 8000) -> np.ndarray:
-    """(T,) → (L, 3 · filters) by scipy's transforms, in double precision."""
+    """(T,) → (L, 3 · filters) with scipy's transforms, in double precision."""
     window = np.zeros(512)
     window[96:416] = scipy.signal.get_window("hamming", 320)
     emphasised = scipy.signal.lfilter([1, -0.97], [1], x)
@@ -377,22 +380,22 @@ def test_lfcc_of_low_frequencies_is_scipys(highest):
     np.testing.assert_allclose(LFCC(20, highest)(x)[0], expected, atol=2e-3)
 
 
-def test_frequencies_above_the_highest_are_not_heard():
+def test_frequencies_above_the_highest_are_ignored():
     model = tiny("LFCC_LCNN", highest=4000).eval()
     noise = np.random.default_rng(0).normal(0, 0.1, 8000)
     speech = scipy.signal.sosfilt(scipy.signal.butter(20, 4500, "low", fs=16_000, output="sos"), noise)
     high = scipy.signal.sosfilt(scipy.signal.butter(20, 4500, "high", fs=16_000, output="sos"), noise)
     with torch.inference_mode():
-        without, with_it, all_heard = (
+        without, with_it, full_band = (
             net(torch.from_numpy(x).float()[None])[1]
             for net, x in ((model, speech), (model, speech + high), (tiny("LFCC_LCNN").eval(), speech + high))
         )
-    assert (with_it - without).abs().max() < 0.01 * (all_heard - without).abs().max()
+    assert (with_it - without).abs().max() < 0.01 * (full_band - without).abs().max()
 
 
 def test_lfcc_of_speech_is_scipys(shared):
     x = np.load(shared / "fixtures" / "logits" / "aasist.npz")["waveforms"][:1]
-    with torch.autocast("cpu", torch.bfloat16):  # which the front end does not use
+    with torch.autocast("cpu", torch.bfloat16):  # the front end computes in fp32 all the same
         found = LFCC(20)(torch.from_numpy(x))[0]
     np.testing.assert_allclose(found, lfcc_by_scipy(x[0].astype(float), 20), atol=2e-3)
 
@@ -404,7 +407,7 @@ def test_lfcc_of_silence_is_finite():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_max_feature_map_is_torchs_maximum(dtype, layout):
-    """So is its gradient, but where both are equal, which torch halves."""
+    """Its gradient too, except where both halves are equal: torch splits it, and we give it to the first."""
     a, b, gradient = torch.randn(3, 2, 4, 20, 11).to(dtype)
     a[:, 0] = b[:, 0]
     x = torch.cat([a, b], dim=1).to(memory_format=layout).requires_grad_()
@@ -418,7 +421,7 @@ def test_max_feature_map_is_torchs_maximum(dtype, layout):
 
 
 def test_deltas_as_channels_are_standardised():
-    """In training each value has mean 0 and variance 1 over the batch's frames; cepstra, deltas, deltas of deltas."""
+    """In training each feature has mean 0 and variance 1 over the batch's frames."""
     model, x, seen = tiny("LFCC_LCNN", **DELTAS), speechlike(3, 8000), []
     model.lcnn.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     model(x)
@@ -433,7 +436,7 @@ def test_lfcc_masking_makes_neighbours_equal():
     def equal_pairs(features: torch.Tensor) -> int:
         """Adjacent filters with the same log energy in every frame."""
         cepstra = features[0, :, :20].numpy().copy()
-        cepstra[:, 0] = 0  # the frame's energy; the filters' mean is lost
+        cepstra[:, 0] = 0  # the frame's energy has replaced the mean over filters
         return int((np.abs(np.diff(scipy.fft.idct(cepstra, norm="ortho"), axis=1)).max(axis=0) < 1e-4).sum())
 
     assert equal_pairs(lfcc(x)) == 0
@@ -454,7 +457,7 @@ def test_an_ensemble_scores_the_mean_of_its_members():
 
 
 def test_members_learn_from_crops_of_their_own():
-    """Crops in turn; each member's gradient is what it would have alone with its crops, each batch norm's mean too."""
+    """Crops go to the members in turn. Gradients and batch norms are those of each member alone with its crops."""
     model, x, y = tiny("Ensemble"), speechlike(5, 8000), torch.tensor([0, 1, 1, 0, 1])
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

@@ -9,6 +9,7 @@ from audio.errors import AudioError
 from audio.reading import RecordingFacts
 from common.errors import UserError
 from metrics.calibration import Calibration
+from scoring.model_card import ModelCard
 from scoring.verdict import (
     ChunkScore,
     Judge,
@@ -20,11 +21,12 @@ from scoring.verdict import (
     verdict_report,
     verdict_rows,
 )
-from scoring.weights import Card
 
 DEV = {"bonafide": [1.0, 2.0, 3.0, 4.0], "spoof": [-4.0, -3.0, -2.0, 1.5]}
-CARD = Card("tiny", "0" * 64, {}, "corpus (track LA)", 0.5, "EER point on the dev set", Calibration(2.0, -1.0), DEV)
-BARE = Card("bare", "1" * 64, {})
+CARD = ModelCard(
+    "tiny", "0" * 64, {}, "corpus (track LA)", 0.5, "EER point on the dev set", Calibration(2.0, -1.0), DEV
+)
+BARE = ModelCard("bare", "1" * 64, {})
 
 
 def facts(**changes) -> RecordingFacts:
@@ -37,7 +39,7 @@ def chunks(*scores: float | None) -> list[ChunkScore]:
     return [ChunkScore(2.0 * i, 2.0 * i + 4, score) for i, score in enumerate(scores)]
 
 
-def judge(card: Card = CARD, threshold: float | None = None, **settings) -> Judge:
+def judge(card: ModelCard = CARD, threshold: float | None = None, **settings) -> Judge:
     return Judge(card, VerdictSettings(*operating_point(card, threshold, None), **settings), 4.0)
 
 

@@ -13,8 +13,9 @@ from config import load_config, to_dict
 from metrics.calibration import Calibration
 from metrics.error_rates import compute_eer
 from scoring import weights
+from scoring.model_card import ModelCard
 from scoring.verdict import operating_point
-from scoring.weights import BUNDLED, KNOWN, OFFICIAL, Card, locate
+from scoring.weights import BUNDLED, KNOWN, OFFICIAL, locate
 from utils import load_model
 
 
@@ -34,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
         for first in range(0, len(self.server.body), step):
             try:
                 self.wfile.write(self.server.body[first : first + step])
-            except OSError:  # the client has had enough
+            except OSError:  # the client has closed the connection
                 return
             time.sleep(self.server.pause)
 
@@ -88,7 +89,7 @@ def test_a_changed_file_in_the_cache_is_refused(server, tmp_path):
     assert server.asked == 0
 
 
-def test_what_goes_wrong_on_the_way_says_what_to_do(server, tmp_path):
+def test_a_failed_download_says_what_to_do(server, tmp_path):
     server.status = 404
     by_hand = f"put it at {tmp_path / 'cache' / 'AASIST.pth'}"
     assert_refused(tmp_path, "cannot download", "404", "/mirror/AASIST.pth", by_hand)
@@ -97,13 +98,13 @@ def test_what_goes_wrong_on_the_way_says_what_to_do(server, tmp_path):
     assert_refused(tmp_path, "cannot download", "refused", by_hand)
 
 
-def test_too_much_is_not_read(server, tmp_path, monkeypatch):
+def test_a_file_that_is_too_large_is_not_read(server, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "MAX_BYTES", 1 << 20)
     server.body = bytes(2 << 20)
     assert_refused(tmp_path, "at most 1048576 bytes")
 
 
-def test_a_slow_server_is_left(server, tmp_path, monkeypatch):
+def test_a_slow_server_is_given_up(server, tmp_path, monkeypatch):
     server.body, server.pause = bytes(1 << 10), 0.2
     monkeypatch.setattr(weights, "DOWNLOAD_SECONDS", 0.5)  # a little now and then
     assert_refused(tmp_path, "not done in 0.5 s")
@@ -113,19 +114,19 @@ def test_a_slow_server_is_left(server, tmp_path, monkeypatch):
     assert_refused(tmp_path, "timed out")
 
 
-def test_an_address_that_is_none(tmp_path, monkeypatch):
+def test_a_bad_address(tmp_path, monkeypatch):
     monkeypatch.setenv("AASIST_WEIGHTS_URL", "nowhere")
     monkeypatch.setenv("AASIST_WEIGHTS", str(tmp_path / "cache"))
     assert_refused(tmp_path, "cannot download nowhere/AASIST.pth")
 
 
-def test_the_shipped_checkpoint_is_in_the_repository_and_whole():
+def test_the_bundled_checkpoint_is_in_the_repository_and_whole():
     path = locate(BUNDLED)
     assert path == ROOT / "models" / "weights" / f"{BUNDLED}.pth"
     assert path.stat().st_size <= 2_000_000
     assert hashlib.sha256(path.read_bytes()).hexdigest() == KNOWN[BUNDLED].sha256
     checkpoint = load_model(path)[1]
-    card = Card.of(checkpoint, path)
+    card = ModelCard.of(checkpoint, path)
     assert (card.name, card.trained_on) == (BUNDLED, KNOWN[BUNDLED].trained_on)
     bonafide, spoof = (np.array(card.dev_scores[key]) for key in ("bonafide", "spoof"))
     assert card.threshold == pytest.approx(compute_eer(bonafide, spoof).threshold, abs=1e-5)
@@ -134,8 +135,8 @@ def test_the_shipped_checkpoint_is_in_the_repository_and_whole():
     assert points == sorted(points)
 
 
-def test_the_shipped_checkpoint_is_what_its_recipe_makes():
-    """Three seeds of the model, data and augmentation in config/shipped.conf, but for where the data lies."""
+def test_the_bundled_checkpoint_is_what_its_recipe_makes():
+    """Three seeds of the model, data and augmentation in config/shipped.conf, except the data's folders."""
     checkpoint, recipe = load_model(locate(BUNDLED))[1], to_dict(load_config(ROOT / "config" / "shipped.conf"))
     made, (one, together) = checkpoint["config"], (c.pop("model_config") for c in (recipe, checkpoint["config"]))
     assert checkpoint["seeds"] == [1, 2, 3] and together == one | {"members": 3 * one["members"]}
@@ -143,10 +144,10 @@ def test_the_shipped_checkpoint_is_what_its_recipe_makes():
     assert differ <= {"seed", "num_workers", "cache_path", "database_path", "eval_sets"}
 
 
-def test_a_changed_shipped_checkpoint_is_refused(tmp_path, monkeypatch):
+def test_a_changed_bundled_checkpoint_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
     (tmp_path / f"{BUNDLED}.pth").write_bytes(b"other")
-    with pytest.raises(UserError, match=f"not the shipped.*git checkout.*{KNOWN[BUNDLED].sha256}"):
+    with pytest.raises(UserError, match=f"not the bundled.*git checkout.*{KNOWN[BUNDLED].sha256}"):
         locate(BUNDLED)
     (tmp_path / f"{BUNDLED}.pth").unlink()
     with pytest.raises(UserError, match="cannot read checkpoint .*No such file"):
@@ -170,7 +171,7 @@ def test_neither_a_file_nor_a_name(model):
 
 
 def test_card_comes_back_from_json():
-    card = Card("a", "00", {"nb_samp": 8000})
+    card = ModelCard("a", "00", {"nb_samp": 8000})
     full = replace(
         card,
         trained_on="LA",
@@ -179,7 +180,7 @@ def test_card_comes_back_from_json():
         dev_scores={"bonafide": [1.0, 2.5], "spoof": [-3.0]},
     )
     for each in (card, full):
-        assert Card.from_json(each.to_json()) == each
+        assert ModelCard.from_json(each.to_json()) == each
 
 
 CARD = '{"name": "a", "sha256": "0", "model_config": {}, "calibration": null'
@@ -203,9 +204,9 @@ CARD = '{"name": "a", "sha256": "0", "model_config": {}, "calibration": null'
         CARD.replace('"a"', "1") + "}",
     ],
 )
-def test_what_is_no_card_is_refused(text):
+def test_text_that_is_no_card_is_refused(text):
     with pytest.raises(UserError, match="no model card"):
-        Card.from_json(text)
+        ModelCard.from_json(text)
 
 
 @pytest.mark.parametrize(
@@ -218,4 +219,4 @@ def test_what_is_no_card_is_refused(text):
 )
 def test_a_card_names_every_training_set(database_path, name):
     config = {"model_config": {}, "track": "LA", "database_path": database_path}
-    assert Card.of({"sha256": "x", "config": config}, "best.pth").trained_on == f"{name} (track LA)"
+    assert ModelCard.of({"sha256": "x", "config": config}, "best.pth").trained_on == f"{name} (track LA)"

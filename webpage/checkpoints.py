@@ -7,8 +7,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from scoring.detector import Detector
+from scoring.model_card import ModelCard
 from scoring.onnx_files import read_exported
-from scoring.weights import KNOWN, Card, checkpoint_path, locate, weights_folder
+from scoring.weights import KNOWN, checkpoint_path, locate, weights_folder
 from webpage.formatting import short_label
 from webpage.limits import MAX_LOADED_MODELS
 
@@ -34,7 +35,7 @@ def find_checkpoints(folders: Sequence[Path]) -> dict[str, str]:
 
 
 @cache
-def read_card(path: Path, modified: int) -> tuple[Card, float | None]:
+def read_card(path: Path, modified: int) -> tuple[ModelCard, float | None]:
     """The card of a checkpoint, and its dev EER if it has one. Raises UserError.
 
     modified: when the file was written, so that a file that changes is read again.
@@ -44,7 +45,7 @@ def read_card(path: Path, modified: int) -> tuple[Card, float | None]:
     from utils import load_model
 
     _, checkpoint = load_model(path)
-    return Card.of(checkpoint, path), checkpoint.get("dev_eer")
+    return ModelCard.of(checkpoint, path), checkpoint.get("dev_eer")
 
 
 class ModelShelf:
