@@ -1,8 +1,9 @@
-"""What huge pages and tensor layout do for AASIST on a CPU; prints seconds per utterance and ratios.
+"""AASIST on a CPU with huge pages and with another tensor layout: prints seconds per utterance and ratios.
 
     python benchmarks/cpu.py [--config config/AASIST-L.conf] [--batch_size 4] [--threads 2]
 
-Each row is a process of its own, as torch reads the allocator's setting once. The first of four passes is left out.
+Each row is measured in its own process, because torch reads the allocator's setting only once. The first of four
+passes is left out.
 """
 
 import argparse
@@ -18,7 +19,7 @@ ROWS = [(pages, layout) for pages in ("small", "huge") for layout in ("contiguou
 
 
 def measure(args, pages: str, layout: str) -> None:
-    """Print the median seconds an utterance of scoring and of a training step takes."""
+    """Print the median seconds per utterance of scoring and of a training step."""
     os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(pages == "huge"))
     import torch
     import torch.nn.functional as F

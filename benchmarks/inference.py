@@ -1,9 +1,10 @@
-"""How fast is scoring? Engines against the plain forward, cold start, and whether decoding hides behind the model.
+"""How fast is scoring? Engines against the plain forward pass, cold start, and whether decoding slows the model.
 
     python benchmarks/inference.py [--model AASIST] [--threads 2] [--files 1000]
 
-One process and one input for the engines; the plain forward is measured first and as torch comes, without what this
-repository sets. Medians; on a GPU that there is, also chunks per second and the share of its copy bandwidth.
+All engines run in one process on one input. The plain forward pass is measured first, with torch as installed: nothing
+that this repository sets. Times are medians. On a GPU it also prints chunks per second and the fraction of the copy
+bandwidth that the model uses.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ["THP_MEM_ALLOC_ENABLE"] = "0"  # plain torch; utils would set it
+os.environ["THP_MEM_ALLOC_ENABLE"] = "0"  # plain torch: utils sets this to 1
 
 import numpy as np
 import soundfile
@@ -27,7 +28,7 @@ SAMPLES = 64_600
 
 
 def seconds(call, repeats: int) -> float:
-    """The median of `repeats` calls after one that does not count."""
+    """The median of `repeats` calls, after a first one that is left out."""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -37,6 +38,7 @@ def seconds(call, repeats: int) -> float:
 
 
 def engines(args, chunks: np.ndarray) -> None:
+    """Print seconds per chunk of every engine and its ratio to the plain forward pass."""
     import torch
 
     from common.errors import UserError
@@ -53,14 +55,14 @@ def engines(args, chunks: np.ndarray) -> None:
             return model(torch.from_numpy(chunks))[1].numpy()
 
     calls, times = {"plain forward": forward}, {}
-    # torch comes last and in rounds of its own: its engine changes how this process allocates.
+    # torch comes last and alone: its engine changes how this process allocates memory.
     for group in (("onnx fp32", "openvino fp32", "openvino bf16"), ("torch fp32", "torch bf16")):
         for name in group:
             try:
                 calls[name] = partial(load_engine(path, *name.split(), "cpu")[0].logits, chunks)
             except UserError as error:
                 print(f"{name}: {error}")
-        for _ in range(args.repeats):  # in turn, as the machine's speed drifts
+        for _ in range(args.repeats):  # in turn, because the machine's speed drifts
             for name, call in calls.items():
                 times.setdefault(name, []).append(seconds(call, 1) / len(chunks))
         calls = {}
@@ -71,7 +73,7 @@ def engines(args, chunks: np.ndarray) -> None:
 
 
 def cold_start(args, folder: Path) -> None:
-    """A process from start to end on one file of 4 s."""
+    """Print the time of a whole process that scores one file of 4 s."""
     print("\none file of 4 s, imports included")
     for engine in ("torch", "auto"):
         command = [sys.executable, ROOT / "inference.py", "--model", args.model, "--engine", engine, "--threshold", "0"]
@@ -81,7 +83,7 @@ def cold_start(args, folder: Path) -> None:
 
 
 def throughput(args, folder: Path) -> None:
-    """Files scored through decoding workers, against the engine alone on as many chunks, in four interleaved rounds."""
+    """Print the speed with decoding workers, and of the engine alone on as many chunks; four rounds, alternating."""
     from scoring.detector import Detector
 
     detector = Detector.from_checkpoint(args.model, "auto", "auto")
@@ -101,7 +103,7 @@ def throughput(args, folder: Path) -> None:
 
 
 def gpu(args) -> None:
-    """Chunks per second and the bytes that the model's operations read and write over the card's copy bandwidth."""
+    """Print chunks per second, and the bytes per second that the model moves as a fraction of the copy bandwidth."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -136,10 +138,8 @@ def gpu(args) -> None:
         took = seconds(lambda engine=engine, chunks=chunks: engine.logits(chunks), 20)
         with Traffic() as traffic:
             engine.logits(chunks)
-        share = traffic.total / took / bandwidth
-        print(
-            f"  {precision}: {len(chunks) / took:.0f} chunks/s, {100 * share:.0f} % of the copy bandwidth", flush=True
-        )
+        used = traffic.total / took / bandwidth
+        print(f"  {precision}: {len(chunks) / took:.0f} chunks/s, {100 * used:.0f} % of the copy bandwidth", flush=True)
 
 
 def main() -> None:
