@@ -8,7 +8,7 @@ from common.errors import UserError
 from config import Config, load_config, save_config, to_dict
 
 MINIMAL = {"model_config": {"architecture": "AASIST"}}
-OFFICIAL = {  # a file of the authors' repository, word for word in its values
+OFFICIAL = {  # the values of a file in the authors' repository
     "database_path": "./LA/",
     "asv_score_path": "ASVspoof2019_LA_asv_scores/ASVspoof2019.LA.asv.eval.gi.trl.scores.txt",
     "model_path": "./models/weights/AASIST.pth",
@@ -60,7 +60,7 @@ def test_official_json_loads_unchanged(tmp_path, indent):
 def test_official_rawnet2_repeats_two_keys(tmp_path):
     twice = OFFICIAL | {"lr": 0.0001, "weight_decay": 0.0001}
     assert load_config(write(tmp_path, json.dumps(twice))).optim_config.base_lr == 1e-4
-    with pytest.raises(UserError, match="unknown key.*'lr'"):  # another value would be ignored in silence
+    with pytest.raises(UserError, match="unknown key.*'lr'"):  # another value would be ignored silently
         load_config(write(tmp_path, json.dumps(twice | {"lr": 0.01})))
 
 

@@ -97,7 +97,7 @@ def test_the_figures_curves_are_the_logs(tmp_path):
 
 
 def read_until(enough: bytes, source: int, seconds: float = 20) -> bytes:
-    """What comes from `source` until `enough` stands in it."""
+    """Read from `source` until `enough` was read."""
     text, end = b"", time.monotonic() + seconds
     while enough not in text and time.monotonic() < end:
         if select.select([source], [], [], 0.1)[0]:
@@ -121,7 +121,7 @@ def test_looks_follow_each_other_until_ctrl_c(tmp_path):
 
 
 def test_a_terminal_is_redrawn_in_place(tmp_path):
-    """Cursor up, clear below; no mode is switched that a killed process would leave behind."""
+    """With cursor up and clear below only: a killed process leaves no terminal mode switched."""
     folder = make_run(tmp_path / "run", event("start"), *training(4))
     terminal, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))

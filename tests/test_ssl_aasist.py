@@ -1,4 +1,4 @@
-"""SSL-AASIST on tiny encoders that transformers wrote: what is learnt, what is kept, and what needs which files."""
+"""SSL-AASIST on tiny encoders saved by transformers: what is trained, what checkpoints hold, which files are needed."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ Y = torch.tensor([0, 1, 1, 0])
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """For so small a model a second one only waits."""
+    """Models this small gain nothing from a second thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -68,7 +68,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory) -> Path:
-    """A folder with a folder for each kind, as `save_pretrained` leaves it; not to be changed."""
+    """A folder for each kind of encoder, as `save_pretrained` writes it. Tests must not change it."""
     folder = tmp_path_factory.mktemp("encoders")
     for kind, (config, model, more, normalise) in KINDS.items():
         torch.manual_seed(0)
@@ -95,7 +95,7 @@ def encoder_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def copied(encoders: Path, folder: Path, **config: object) -> Path:
-    """The wav2vec 2.0 folder, with changes of config.json."""
+    """A copy of the wav2vec 2.0 folder with changes in config.json."""
     shutil.copytree(encoders / "wav2vec2", folder)
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | config))
@@ -107,7 +107,7 @@ def copied(encoders: Path, folder: Path, **config: object) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_are_weighted_by_a_softmax(encoders, kind):
-    """Of all that transformers' own model gives for the input that its own feature extractor makes."""
+    """The layers are those of transformers' own model, for input from its own feature extractor."""
     model = make(encoders, kind).eval()
     extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(encoders / kind)
     x = extractor(list(X.numpy()), sampling_rate=16_000, return_tensors="pt").input_values
@@ -121,10 +121,11 @@ def test_layers_are_weighted_by_a_softmax(encoders, kind):
 
 
 def test_nodes_are_attentive_means(encoders):
-    """Where the attention's last layer gives one value everywhere they are plain means, and the graphs get these."""
+    """With equal attention everywhere they are plain means, and the graphs get these."""
     model, seen = make(encoders).eval(), []
     torch.nn.init.zeros_(model.attention[-1].weight)
-    relate, model.relate = model.relate, lambda *nodes: (seen.extend(nodes), relate(*nodes))[1]
+    original = model.classify_nodes
+    model.classify_nodes = lambda *nodes: (seen.extend(nodes), original(*nodes))[1]
     with torch.no_grad():
         e = model.encode(X)
         hidden, logits = model.classify(e)
@@ -135,7 +136,7 @@ def test_nodes_are_attentive_means(encoders):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_learnt_weight_gets_a_gradient(encoders, kind):
-    """Several processes would wait for one that gets none."""
+    """Several processes would wait for a parameter without a gradient."""
     model = make(encoders, kind).train()
     model(X)[1].square().sum().backward()
     assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -195,7 +196,7 @@ def test_a_learning_rate_for_no_encoder_is_refused(encoders):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_recomputed_activations_give_the_same_gradients(encoders, kind):
-    """With the encoder's dropout, whose draws have to be the same twice."""
+    """With the encoder's dropout, which has to draw the same numbers twice."""
     kept, ran = {}, []
     for recompute in (False, True):
         model = make(encoders, kind)
@@ -243,7 +244,7 @@ def test_a_checkpoint_needs_no_folder(encoders, tmp_path, kind):
 
 
 def test_old_files_load_too(encoders, tmp_path):
-    """pytorch_model.bin, where the position's convolution has the names of torch's former weight norm."""
+    """pytorch_model.bin, with the parameter names of torch's former weight norm in the positional convolution."""
     folder = copied(encoders, tmp_path / "old")
     (folder / "model.safetensors").unlink()
     tensors = transformers.Wav2Vec2ForPreTraining.from_pretrained(encoders / "wav2vec2").state_dict()
@@ -257,7 +258,7 @@ def test_old_files_load_too(encoders, tmp_path):
 
 
 def encoder_config(encoders: Path, **changes: object) -> dict:
-    """`model_config` with an encoder that is made."""
+    """A `model_config` with `encoder_config`, so that the encoder is made and not read."""
     known = make(encoders).model_config
     return known | {"encoder_config": known["encoder_config"] | changes}
 
@@ -295,7 +296,7 @@ def test_parameters_are_counted_before_they_are_made(encoders):
 
 
 def test_bare_weights_are_not_looked_up_on_the_hub(encoders, tmp_path, monkeypatch):
-    """No config names an encoder that would be fetched to compare."""
+    """Recognising bare weights does not fetch the encoders that the configs name."""
     torch.save(make(encoders).state_dict(), tmp_path / "bare.pth")
     monkeypatch.setattr(transformers.PreTrainedConfig, "get_config_dict", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(UserError, match="of no known architecture"):
@@ -323,7 +324,7 @@ def test_nothing_else_imports_transformers():
 
 
 def spoilt(encoders: Path, folder: Path, what: str) -> str:
-    """The name of an encoder that is none."""
+    """The folder of an encoder that cannot be used."""
     if what == "nothing":
         return str(folder)
     copied(encoders, folder)
@@ -421,7 +422,7 @@ def test_frequency_masking_is_refused(encoders):
 
 
 def recipe(encoders: Path, **model: object) -> dict:
-    """Changes of `conftest.MINI`."""
+    """Changes to `conftest.MINI`."""
     return {
         "model_config": BACK_END | {"encoder": str(encoders / "wav2vec2")} | model,
         "optim_config": {"base_lr": 1e-3, "encoder_lr": 1e-4},
@@ -431,7 +432,7 @@ def recipe(encoders: Path, **model: object) -> dict:
 
 
 def test_a_run_its_weights_and_its_scores(encoders, tiny_corpus, tmp_path):
-    """Trained with an encoder that is gone when the weights are scored, by inference.py and by main.py --eval."""
+    """The encoder's folder is deleted before inference.py and main.py --eval score the weights."""
     encoder = copied(encoders, tmp_path / "wav2vec2")
     run = train_mini(tmp_path, tiny_corpus, **recipe(tmp_path))
     assert load_config(run / "config.conf").model_config == recipe(tmp_path)["model_config"]  # as it was given
@@ -489,7 +490,7 @@ def test_the_published_recipe_is_readable():
 
 
 def test_initial_weights_bring_their_encoder(encoders, tmp_path):
-    """--init and --eval need no folder, unless the configured encoder is another one."""
+    """--init needs no encoder folder, unless the config names another encoder than the checkpoint."""
     from training.model import load_initial
 
     encoder = copied(encoders, tmp_path / "encoder")

@@ -94,11 +94,11 @@ def test_time_left_is_unknown_until_an_epoch_is_done_and_after_the_last(tmp_path
         assert ended.seconds_left() is None and "left " not in shown([ended])
     assert watched(tmp_path / "b", event("start"), *training(10)).seconds_left() is None
     assert watched(tmp_path / "c", event("start"), event("epoch", seconds=None)).seconds_left() is None
-    assert watched(tmp_path / "d", *training(3)).seconds_left() is None  # the start was not understood
+    assert watched(tmp_path / "d", *training(3)).seconds_left() is None  # the start event is missing
 
 
 def silent_since(run: RunStatus, written: float, logged: float) -> float:
-    """What `seconds_silent` makes of a file time and an event's time, in seconds before now."""
+    """`seconds_silent` for a file and an event of these ages in seconds."""
     now = time.time()
     run.log.modified, run.log.last = now - written, event("progress", now - logged)
     return run.seconds_silent(now)
@@ -118,7 +118,7 @@ def test_a_log_that_was_seen_to_grow_is_timed_by_this_process(tmp_path, monkeypa
     monkeypatch.setattr(status.time, "monotonic", lambda: clock.now)
     run.refresh()
     with (folder / "log.jsonl").open("ab") as file:
-        file.write(lines(event("progress", 5.0)))  # a clock that stands in 1970
+        file.write(lines(event("progress", 5.0)))  # from a clock in 1970
     clock.now += 60
     run.refresh()
     clock.now += 30
@@ -180,7 +180,7 @@ def test_a_folder_stands_for_the_runs_in_it_the_newest_first(tmp_path):
         path.unlink()
     for path in tmp_path.rglob("config.conf"):
         path.unlink()
-    assert len(refresh_runs(runs, [tmp_path])) == 4  # a stale listing hides no run that was seen
+    assert len(refresh_runs(runs, [tmp_path])) == 4  # a run that was found once stays, whatever the listing says
     with pytest.raises(UserError, match="contains no run"):
         refresh_runs(runs, [tmp_path / "no run"])
 
