@@ -37,7 +37,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny_onnx(tiny) -> Path:
-    """The same exported."""
+    """The same checkpoint, exported."""
     model, checkpoint = load_model(tiny)
     export_onnx(model, ModelCard.of(checkpoint, tiny), tiny.with_suffix(".onnx"))
     return tiny.with_suffix(".onnx")
@@ -56,7 +56,7 @@ def python(code: str, *arguments: object) -> subprocess.CompletedProcess:
 
 
 def changed(path: Path, change, tmp_path: Path) -> Path:
-    """A copy of an exported model to which `change` was done."""
+    """A copy of an exported model, after `change` has modified it."""
     model = onnx.load(path)
     change(model)
     (tmp_path / "changed.onnx").write_bytes(model.SerializeToString())
@@ -92,7 +92,7 @@ def test_exported_models_give_torchs_logits_at_every_batch(tiny, tiny_onnx, engi
     assert exported.logits(chunks[:0]).shape == (0, 2)
 
 
-def test_torch_splits_and_leaves_the_mode_as_it_was(tiny):
+def test_torch_splits_batches_and_restores_the_mode(tiny):
     engine = TorchEngine(load_model(tiny)[0])
     chunks = torch.randn(9, NB_SAMP)
     for training in (True, False):
@@ -159,12 +159,12 @@ def test_a_gpu_in_the_machine_is_left_to_torch(tiny, tiny_onnx, monkeypatch):
         ("onnx", "int8", "cpu", "is fp32 .*export.py --int8"),
     ],
 )
-def test_what_an_exported_model_cannot_do(tiny_onnx, engine, precision, device, words):
+def test_requests_that_an_exported_model_cannot_meet(tiny_onnx, engine, precision, device, words):
     with pytest.raises(UserError, match=words):
         load_engine(tiny_onnx, engine, precision, device)
 
 
-def test_what_a_checkpoint_cannot_do(tiny, tmp_path):
+def test_requests_that_a_checkpoint_cannot_meet(tiny, tmp_path):
     with pytest.raises(UserError, match="fp32 or bf16"):
         load_engine(tiny, "torch", "int8")
     with pytest.raises(UserError, match="no int8 copy"):
@@ -173,12 +173,12 @@ def test_what_a_checkpoint_cannot_do(tiny, tmp_path):
         load_engine(tmp_path / "none.pth")
 
 
-def test_emulated_bf16_is_said(tiny, capsys):
+def test_a_note_says_that_bf16_is_emulated(tiny, capsys):
     load_engine(tiny, "torch", "bf16", "cpu")
     assert ("emulates bf16" in capsys.readouterr().err) is ("bf16" not in Path("/proc/cpuinfo").read_text())
 
 
-def test_bf16_only_where_the_cpu_has_it(tiny_onnx):
+def test_bf16_needs_a_cpu_that_computes_it(tiny_onnx):
     import openvino
 
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -228,7 +228,7 @@ def test_threads_follow_the_environment(monkeypatch):
     assert engines._threads() == os.cpu_count()
 
 
-# ------------------------------------------------------------------------------------------------- files of others
+# ----------------------------------------------------------------------------------------------- untrusted files
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04" * 50, bytes(1000)])
@@ -293,15 +293,15 @@ def test_export_is_one_file_with_the_card_and_without_selu(tiny, tiny_onnx):
     assert tiny_onnx.stat().st_size < 1 << 20
 
 
-def test_another_models_file_does_not_pass(tiny, tiny_onnx):
+def test_the_file_of_another_model_does_not_pass(tiny, tiny_onnx):
     assert largest_difference(load_model(tiny)[0], tiny_onnx) < onnx_export.TOLERANCE
     torch.manual_seed(1)
     assert largest_difference(build_model(TINY_MODEL).eval(), tiny_onnx) > onnx_export.TOLERANCE
 
 
-def test_what_differs_is_not_written(tiny, tmp_path):
+def test_an_export_that_differs_is_not_written(tiny, tmp_path):
     class Fickle(torch.nn.Module):
-        """Gives other logits each time, which no exported graph does."""
+        """Gives different logits each time, as no exported graph does."""
 
         nb_samp, calls = NB_SAMP, 0
 

@@ -26,7 +26,7 @@ def tiny(tmp_path, monkeypatch):
 
 
 def write_set(folder, labels: list[str], seeds: list[int]) -> str:
-    """A list of recordings of noise, one of each seed, under `folder`; returns its path."""
+    """Noise recordings in `folder`, one per seed, and a list of them with their labels; returns the list's path."""
     for number, seed in enumerate(seeds):
         rng = np.random.default_rng(seed)
         soundfile.write(folder / f"{number} a.wav", rng.uniform(0.01, 0.9) * rng.uniform(-1, 1, NB_SAMP), 16_000)
@@ -50,7 +50,7 @@ def test_command_writes_where_auto_looks(tiny, tmp_path):
 
 
 def test_int8_is_written_with_a_threshold_of_its_own(tiny, tmp_path):
-    """The same recordings under both labels: ties, whose EER no precision changes."""
+    """Every recording has both labels: ties, whose EER is the same in every precision."""
     score_set = write_set(tmp_path, ["bonafide"] * 4 + ["spoof"] * 4, [0, 1, 2, 3] * 2)
     done = run_command("export.py", tiny, "--int8", "--score_set", score_set)
     assert done.returncode == 0, done.stderr
@@ -66,7 +66,7 @@ def test_int8_is_written_with_a_threshold_of_its_own(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_int8_that_moves_the_eer_is_not_written(tiny, tmp_path):
-    """Noise, labelled by an untrained model's own scores, which lie closer together than int8 can tell."""
+    """Noise labelled by an untrained model's own scores, which lie too close together for int8."""
     write_set(tmp_path, ["bonafide", "spoof"] * 20, list(range(40)))
     files = read_score_set(tmp_path / "set.txt")
     scores = first_chunk_scores(exported(tiny), files)
@@ -83,7 +83,7 @@ def exported(checkpoint):
     return exported_path(file_sha256(checkpoint))
 
 
-def test_eer_may_move_by_its_bound_only():
+def test_the_eer_may_move_by_0_05_points():
     is_bonafide = np.arange(4000) < 2000
     fp32 = np.where(is_bonafide, 1.0, -1.0)
     one_swapped, two_swapped = fp32.copy(), fp32.copy()

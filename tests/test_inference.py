@@ -135,7 +135,7 @@ def test_polarity_on_labelled_speech_in_every_output(shared, tmp_path):
 
 @pytest.mark.slow
 def test_numbers_of_the_model_card_on_mixed_dev(shared):
-    """Pooled and for the attacks that training had not, by the command's own way of scoring whole files."""
+    """All attacks together, and each attack that was not in training; files are scored whole, as by the command."""
     detector = Detector.from_checkpoint(BUNDLED, "cpu", "torch")
     partition = ASVspoof2019(shared / "data" / "mixed", "LA").partition("dev")
     judge, paths = detector.judge(), [partition.path(trial) for trial in partition.trials]
@@ -146,7 +146,7 @@ def test_numbers_of_the_model_card_on_mixed_dev(shared):
     groups = {"mixed dev": ~bonafide} | {name: attack == name for name in set(attack) - {"-"}}
     for name, chosen in groups.items():
         eer = 100 * compute_eer(scores[bonafide], scores[chosen]).eer
-        assert eer == pytest.approx(float(said[name]), abs=0.6), name  # a clip or two, on another processor
+        assert eer == pytest.approx(float(said[name]), abs=0.6), name  # another processor may move a clip or two
 
 
 def test_the_bundled_detector_is_the_default(shared, tmp_path):
@@ -161,7 +161,7 @@ def test_the_bundled_detector_is_the_default(shared, tmp_path):
 
 
 def test_every_genuine_2021_file_is_scored(shared, tiny):
-    """13 of these 30 files libsndfile cannot decode."""
+    """libsndfile cannot decode 13 of these 30 files."""
     paths = sorted((shared / "data" / "LA21_mini" / "flac").glob("*.flac"))
     detector = Detector.from_checkpoint(tiny, "cpu")
     found = list(detector.score_files(paths, detector.judge(overlap=0.0), workers=2))
@@ -203,9 +203,9 @@ def test_batches_across_files_change_nothing(tiny, folder, workers):
     detector = Detector.from_checkpoint(tiny, "cpu")
     judge = detector.judge()
     paths = [folder / "none.wav", *sorted(folder.rglob("*.wav"))]
-    heard = []
-    found = list(detector.score_files(paths, judge, workers, heard.append))
-    assert sum(heard) == pytest.approx(sum(result.seconds or 0 for result in found))
+    progress = []
+    found = list(detector.score_files(paths, judge, workers, progress.append))
+    assert sum(progress) == pytest.approx(sum(result.seconds or 0 for result in found))
     assert [result.path for result in found] == paths
     assert found[0].error and found[0].score is None
     for result in found[1:]:
@@ -242,7 +242,7 @@ def test_stream_in_pieces_gives_the_file_s_chunks(tiny, tmp_path, piece):
     np.testing.assert_allclose(np.array(streamed), np.array(result.chunks), atol=1e-5)
 
 
-def test_a_model_of_nan_is_no_verdict(tiny, folder):
+def test_a_model_that_gives_nan_is_an_error(tiny, folder):
     detector = Detector.from_checkpoint(tiny, "cpu")
     with torch.no_grad():
         detector.engine.model.out_layer.bias.fill_(float("nan"))
@@ -308,7 +308,7 @@ def test_an_explicit_path_is_used_as_given(tiny, folder, tmp_path):
 
 
 def in_folder(folder, *arguments: object, **options) -> subprocess.CompletedProcess:
-    """inference.py as started in another folder."""
+    """inference.py, started in another folder."""
     command = [sys.executable, str(ROOT / "inference.py"), *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=600, **options)
@@ -326,7 +326,7 @@ def test_ways_to_name_files(tiny, folder, tmp_path):
     assert from_file.stdout == from_stdin.stdout
 
 
-def test_bad_files_are_named_and_the_rest_done(tiny, folder, tmp_path):
+def test_bad_files_are_named_and_the_others_scored(tiny, folder, tmp_path):
     (tmp_path / "text.m4a").write_text("this is no audio\n" * 100)
     files = [tmp_path / "none.wav", folder / "f03.wav", tmp_path / "text.m4a", folder / "f04.wav"]
     outputs = ["--save_json", tmp_path / "r.json", "--scores", tmp_path / "s.txt", "--save_csv", tmp_path / "r.csv"]
@@ -344,8 +344,8 @@ def test_bad_files_are_named_and_the_rest_done(tiny, folder, tmp_path):
     assert_user_error(run_command("inference.py", "--model", tiny, "--audio", tmp_path / "none.wav"), "none.wav")
 
 
-def test_the_figure_says_what_the_verdict_is(tiny, folder):
-    """Fails if bona fide and spoof were swapped in a picture: its words, its marks, its regions."""
+def test_the_figure_agrees_with_the_verdict(tiny, folder):
+    """Fails if bona fide and spoof were swapped in a figure: its words, its marks, its regions."""
     detector = Detector.from_checkpoint(tiny, "cpu")
     score = detector.score_file(folder / "f05.wav").score
     for threshold, words, rejected in ((score - 9, "bona fide", False), (score + 9, "spoof", True)):
@@ -414,7 +414,7 @@ def test_scores_are_read_by_evaluation(tiny, folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if "journal" in path.name] == []
 
 
-def test_killed_run_goes_on_and_scores_nothing_twice(tiny, tmp_path):
+def test_a_killed_run_continues_and_scores_nothing_twice(tiny, tmp_path):
     rng = np.random.default_rng(0)
     for number in range(60):
         soundfile.write(tmp_path / f"{number:02}.wav", 0.1 * rng.standard_normal(RATE), RATE)
@@ -516,7 +516,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_help_is_quick_and_says_what_a_score_is():
+def test_help_is_quick_and_explains_the_score():
     code = "import sys, inference; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True).stdout == b"False\n"
     done = run_command("inference.py", "--help")
@@ -526,7 +526,7 @@ def test_help_is_quick_and_says_what_a_score_is():
 
 def measured(*arguments: object) -> tuple[int, str, float]:
     """inference.py's exit code, stderr, and peak memory (MB) of the largest of its processes."""
-    # In a small process between: a child's peak begins with that of the process it was forked from.
+    # Started by a small process: a child's peak begins with the memory of the process that forked it.
     between = (
         "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode"
     )
@@ -540,7 +540,7 @@ def measured(*arguments: object) -> tuple[int, str, float]:
 
 @pytest.mark.slow
 def test_five_hundred_mutated_files_are_each_accounted_for(tiny, tmp_path):
-    """No traceback, no file that holds the run up, at most 1 GB, and one result for every file."""
+    """No traceback, no file that blocks the run, at most 1 GB, and one result for every file."""
     paths = mutants(tmp_path, 490)
     noise = 0.1 * np.random.default_rng(0).standard_normal((500_000, 7))
     for name, rate, channels, subtype in (
@@ -577,7 +577,7 @@ def test_five_hundred_mutated_files_are_each_accounted_for(tiny, tmp_path):
 def test_three_hours_need_less_than_500_mb(tiny, tmp_path):
     path, rng = tmp_path / "a.flac", np.random.default_rng(0)
     with soundfile.SoundFile(path, "w", RATE, 1) as file:
-        for minute in range(180):  # mostly silence: what is scored takes time, not memory
+        for minute in range(180):  # mostly silence: scoring more would take time, not memory
             file.write(rng.normal(0, 0.1 if minute == 100 else 0, 60 * RATE))
     code, log, memory = measured("--model", tiny, "--audio", path, "--save_json", tmp_path / "r.json")
     assert code == 0, log

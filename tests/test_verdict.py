@@ -44,7 +44,7 @@ def judge(card: ModelCard = CARD, threshold: float | None = None, **settings) ->
 
 
 def test_polarity_everywhere():
-    """Fails if bona fide and spoof were swapped in a verdict, a text, a region, a probability or an object."""
+    """Fails if bona fide and spoof were swapped in a verdict, a text, a region, a probability or the JSON."""
     high, low = (judge()(Path("a.wav"), facts(), chunks(score)) for score in (3.0, -3.0))
     assert (high.verdict, low.verdict) == ("bonafide", "spoof")
     assert "bona fide" in verdict_line(high) and "spoof" not in verdict_line(high)
@@ -56,7 +56,7 @@ def test_polarity_everywhere():
     assert high.probability_spoof < 0.01 < 0.99 < low.probability_spoof
     assert high.llr > 0 > low.llr
     assert (high.to_dict()["verdict"], low.to_dict()["verdict"]) == ("bonafide", "spoof")
-    assert judge()(Path("a.wav"), facts(), chunks(0.5)).verdict == "spoof"  # at the threshold is not above it
+    assert judge()(Path("a.wav"), facts(), chunks(0.5)).verdict == "spoof"  # a score at the threshold is not above it
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_regions_merge_neighbours_only():
 @pytest.mark.parametrize(
     ("score", "words"), [(-9.0, "above 99 % spoof"), (9.0, "below 1 % spoof"), (0.5, "50.0 % spoof")]
 )
-def test_no_more_certainty_is_printed_than_a_dev_set_gives(score, words):
+def test_printed_probabilities_stop_at_1_and_99_percent(score, words):
     one = judge()  # LLR 2 · score − 1
     assert dict(verdict_rows(one(Path("a"), facts(), chunks(score)), one))["probability"].startswith(words)
 
