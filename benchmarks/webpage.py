@@ -1,9 +1,9 @@
-"""How soon is the web page there, how soon is a verdict, and do twenty users at once get their own results?
+"""How fast do the web page and a verdict appear, and do twenty users at once get their own results?
 
     python benchmarks/webpage.py [--users 20] [--minutes 5] [--model AASIST] [--threads 2]
 
-A server of its own on a free port; each user has a file of its own, whose score is known before. Memory is that of the
-server's process. The click needs playwright and Chromium (CHROMIUM, default /usr/bin/chromium).
+It starts a server on a free port. Each user has a different file, whose score is computed beforehand. Memory is that of
+the server's process. The click needs playwright and Chromium (CHROMIUM, default /usr/bin/chromium).
 """
 
 import argparse
@@ -32,7 +32,7 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 @contextmanager
 def server(args) -> Iterator[tuple[str, int]]:
-    """URL and process id of a page that listens."""
+    """URL and process id of a running page."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "gradio_app.py", "--port", str(port), "--model", args.model]
@@ -46,7 +46,7 @@ def server(args) -> Iterator[tuple[str, int]]:
 
 
 def memory(pid: int) -> float:
-    """MiB that the process holds."""
+    """Resident memory of a process in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -76,12 +76,12 @@ def click(page, file: Path) -> float:
     page.locator("#check").click()
     page.locator("#verdict h2").wait_for(timeout=60_000)
     took = time.monotonic() - started
-    page.locator("#check:not([disabled])").wait_for(timeout=60_000)  # figures and files are drawn
+    page.locator("#check:not([disabled])").wait_for(timeout=60_000)  # figures and exports are ready
     return took
 
 
 def soak(args, files: list[Path]) -> None:
-    """Every user asks again and again for the score of its own file."""
+    """All users ask again and again for the scores of their own files, and compare them with the expected ones."""
     from gradio_client import Client, handle_file
 
     from scoring.detector import Detector
