@@ -1,9 +1,9 @@
-"""What each part of a recipe is good for: the recipe without each augmentation, and without each source, over seeds.
+"""What each part of a recipe contributes: the recipe without each augmentation and without each source, over seeds.
 
     python benchmarks/ablation.py --config config/shipped.conf --epochs 2 --seeds 1 2 3 --jobs 2
 
-Shorter than the recipe, with its schedule over so many epochs; scores are those of the last weights on the dev set
-`--set`. Finished runs stay in --output_dir; the same command goes on.
+Trains for --epochs epochs, with the recipe's schedule over these, and scores the dev set `--set` with the last weights.
+Finished runs stay in --output_dir; the same command goes on.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from common.schema import require
 from config import Config, load_config
 from corpora.open import open_partition
 from corpora.packed import Pack
-from corpora.trials import Partition
+from corpora.waveforms import Waveforms
 from metrics.error_rates import compute_eer
 from metrics.score_files import read_scores
 from training.data import RunData
 from training.run import TrainingRun
 from training.seeds import statistics
 
-PARTS = {  # of the augmentation
+AUGMENTATIONS = {  # {name in the table: names in the config}
     "rawboost": ("rawboost",),
     "codecs": ("codec",),
     "noise and rooms": ("noise", "room"),
@@ -44,10 +44,10 @@ PARTS = {  # of the augmentation
 
 
 def variants(config: Config) -> dict[str, tuple[Config, str | None]]:
-    """By name: a recipe, and the source that it goes without."""
+    """{name: (recipe, source that is left out)}"""
     found: dict[str, tuple[Config, str | None]] = {"all": (config, None)}
-    for name, parts in PARTS.items():
-        kept = tuple(spec for spec in config.augmentation if spec["name"] not in parts)
+    for name, specs in AUGMENTATIONS.items():
+        kept = tuple(spec for spec in config.augmentation if spec["name"] not in specs)
         found[f"no {name}"] = (replace(config, augmentation=kept), None)
     found["no vocoders"] = (replace(config, vocode=()), None)
     found["no augmentation"] = (replace(config, augmentation=(), vocode=()), None)
@@ -56,15 +56,16 @@ def variants(config: Config) -> dict[str, tuple[Config, str | None]]:
     return found
 
 
-def without(partition: Partition, source: str) -> Partition:
-    """All that has another source."""
+def without(waveforms: Waveforms, source: str) -> Waveforms:
+    """The waveforms without the trials of this source."""
+    partition = waveforms.partition
     kept = np.array([trial.source != source for trial in partition.trials])
     own = len(kept) - len(partition.copies)
     trials = [trial for trial, keep in zip(partition.trials, kept, strict=True) if keep]
     names = {trial.utt_id for trial in trials}
-    packs = [rows_of(partition.pack, kept[:own]), rows_of(partition.copies_pack, kept[own:])]
     files, copies = ({k: v for k, v in d.items() if k in names} for d in (partition.files, partition.copies))
-    return replace(partition, trials=trials, files=files, copies=copies, pack=packs[0], copies_pack=packs[1])
+    rest = replace(partition, trials=trials, files=files, copies=copies)
+    return Waveforms(rest, rows_of(waveforms.pack, kept[:own]), rows_of(waveforms.copies, kept[own:]))
 
 
 def rows_of(pack: Pack | None, rows: np.ndarray) -> Pack | None:
@@ -76,14 +77,15 @@ def folder_of(args, name: str, seed: int) -> Path:
 
 
 def train(args, name: str, seed: int) -> None:
-    """One run, in this process."""
+    """Train one variant in this process and write its dev scores."""
     config, source = variants(load_config(args.config))[name]
     config = replace(config, seed=seed, num_epochs=args.epochs, eval_sets=(), num_workers=args.num_workers)
     device, processes = torch.device(args.device), Processes(timedelta(minutes=1))
     data = RunData(config, ("train", "dev", "eval"), device)
     data.pack()  # all of it, once for every variant
     if source:
-        data.partitions["train"] = without(data.partitions["train"], source)
+        data.waveforms["train"] = without(data.waveforms["train"], source)
+        data.partitions["train"] = data.waveforms["train"].partition
     one = TrainingRun(config, data, folder_of(args, name, seed), device, processes)
     one.begin(overwrite=True)
     progress = one.state.progress
@@ -95,12 +97,12 @@ def train(args, name: str, seed: int) -> None:
 
 
 def scores_of(args, name: str, seed: int) -> Path:
-    """There once a run is done."""
+    """The score file of a finished run."""
     return folder_of(args, name, seed) / "scores" / "dev.txt"
 
 
 def measure(path: Path, data_set: str, seen: set[str]) -> dict[str, float]:
-    """EERs (%) on the dev trials of `data_set`: pooled, and of its attacks."""
+    """EERs (%) on the dev trials of `data_set`: of all, and by attack; seen: attacks in training."""
     scores = read_scores(path)
     scores = scores.take(np.char.startswith(scores.utt_id, f"{data_set}/"))
 
@@ -123,11 +125,11 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "shipped.conf")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at once")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--num_workers", type=int, default=0)
     parser.add_argument("--set", default="mixed", help="the data set of the table")
-    parser.add_argument("--only", nargs="+", help="these variants (default: all)")
+    parser.add_argument("--only", nargs="+", help="only these variants (default: all)")
     parser.add_argument("--one", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     parser.add_argument("--output_dir", type=Path, default=Path("exp_result/ablation"))
     args = parser.parse_args()

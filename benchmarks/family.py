@@ -3,9 +3,8 @@
     python benchmarks/family.py --data ../shared/data/LA_mini --weights ../shared/fixtures/weights \
         --eval_sets folder:../shared/data/LA21_mini --seeds 1 2 3 --markdown
 
-AASIST and AASIST-L start from the authors' weights (--weights: the folder with AASIST.pth and AASIST-L.pth), which
-exist for no other model; the others from nothing. What has been trained is kept in --output_dir; the same command
-goes on.
+AASIST and AASIST-L start from the authors' weights (--weights: the folder with AASIST.pth and AASIST-L.pth); for the
+other models there are none, so they start fresh. Finished runs stay in --output_dir; the same command goes on.
 """
 
 import argparse
@@ -22,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from config import load_config, save_config
 from corpora.open import open_data_set, open_eval_sets
+from corpora.waveforms import Waveforms
 from data_utils import score_loader
 from metrics.error_rates import compute_eer
 from scoring.detector import Detector
@@ -40,7 +40,7 @@ RAWBOOST = ({"name": "rawboost", "combination": "lnl+isd"},)
 
 
 def train(args, name: str, augmented: bool) -> Path:
-    """Runs of all seeds; returns the path that their folders' names begin with."""
+    """Train all seeds; returns the path that the names of their folders begin with."""
     config, rate = MODELS[name]
     c = load_config(ROOT / "config" / f"{config}.conf")
     config = replace(
@@ -50,7 +50,7 @@ def train(args, name: str, augmented: bool) -> Path:
         swa=replace(c.swa, last=1),
         num_epochs=args.epochs,
         batch_size=args.batch_size,
-        class_weights=(0.5, 0.5),  # LA_mini has as many of either
+        class_weights=(0.5, 0.5),  # LA_mini has as many of each
         augmentation=RAWBOOST if augmented else (),
         precision=args.precision,
         cache="ram",
@@ -68,7 +68,7 @@ def train(args, name: str, augmented: bool) -> Path:
 
 
 def eers(runs: Path, numbers: list[int]) -> dict[str, dict[int, float]]:
-    """EER (%) of the last epoch's weights by data set, dev first, and seed."""
+    """{data set: {seed: EER (%) of the last epoch's weights}}, dev first."""
     found: dict[str, dict[int, float]] = {}
     for seed in numbers:
         lines = (runs.with_name(f"{runs.name}_seed{seed}") / "log.jsonl").read_text().splitlines()
@@ -81,13 +81,16 @@ def eers(runs: Path, numbers: list[int]) -> dict[str, dict[int, float]]:
 
 
 def untuned(args, name: str) -> dict[str, dict[int, float]]:
-    """As `eers`, of the authors' weights as they are."""
+    """Like `eers`, of the authors' weights without tuning."""
     config = load_config(ROOT / "config" / f"{MODELS[name][0]}.conf")
     config = replace(config, model_config=config.model_config | {"nb_samp": args.samples}, num_workers=0)
     detector = Detector(TorchEngine(load_initial(config, str(args.weights / f"{name}.pth")), torch.device("cpu")))
     corpus, found = open_data_set(args.data), {}
     for partition in (corpus.partition("dev"), corpus.partition("eval"), *open_eval_sets(args.eval_sets, "LA")):
-        scores, is_bonafide = detector.score(score_loader(partition, args.samples, config)), partition.is_bonafide()
+        scores, is_bonafide = (
+            detector.score(score_loader(Waveforms(partition), args.samples, config)),
+            partition.is_bonafide(),
+        )
         found[partition.name] = {0: 100 * compute_eer(scores[is_bonafide], scores[~is_bonafide])[0]}
     return found
 
