@@ -44,8 +44,8 @@ def hidden_class_sources() -> Iterator[None]:
 def refuse_addresses(blocks) -> None:
     """Let the components of a `gradio.Blocks` take uploaded files only.
 
-    Reason: a client of the API may send an address in place of a file. gradio would download it, whatever its size, and
-    has no setting against it. `async_move_resource_to_block_cache` is where it does so.
+    Reason: a client of the API may send an address in place of a file, and gradio would download it, whatever its size.
+    It does so in `async_move_resource_to_block_cache`.
     """
     import gradio
 
