@@ -1,8 +1,8 @@
-"""How long evaluation takes: 71,237 trials with ASV scores, against the import of scipy.stats; then the bootstrap.
+"""How long evaluation takes: 71,237 trials with ASV scores, relative to the import of scipy.stats; then the bootstrap.
 
     python benchmarks/evaluation.py [--repeat 5] [--resamples 1000]
 
-Uses the published score file in ../shared if it is there, else Gaussian scores of the same size.
+Uses the published score file in ../shared if it exists, otherwise Gaussian scores of the same number.
 """
 
 import argparse
@@ -23,7 +23,7 @@ LIMIT_MIB, LIMIT_SECONDS = 300, 30
 
 
 def seconds(command: list[str], repeat: int) -> float:
-    """The best wall time of `repeat` runs: what other programs on the machine add is not ours."""
+    """The shortest wall time of `repeat` runs: other programs on the machine can only add to it."""
     times = []
     for _ in range(repeat):
         start = time.perf_counter()
@@ -33,7 +33,7 @@ def seconds(command: list[str], repeat: int) -> float:
 
 
 def stand_ins(folder: Path) -> tuple[Path, Path]:
-    """Score and ASV score files as large as ASVspoof 2019 LA eval's."""
+    """Score and ASV score files of the size of ASVspoof 2019 LA eval."""
     rng = np.random.default_rng(0)
     scores, asv = folder / "scores.txt", folder / "asv.txt"
     keys = [("-", "bonafide", 4.0)] * 7355 + [(f"A{7 + row % 13:02d}", "spoof", -2.0) for row in range(63882)]
