@@ -1,17 +1,15 @@
-"""A partition of a data set → fixed-length waveforms → loaders.
+"""A partition of a data set → its samples → fixed-length crops → batches.
 
-preflight() checks that its files are there, and with_pack() keeps their samples so that no epoch decodes anything.
-Where samples come from never changes a batch.
+`preflight` checks that the files are there. `open_waveforms` may keep their samples, so that no epoch decodes anything;
+where samples come from never changes a batch.
 
     python data_utils.py check /data/LA    # is a data set sound? (docs/check_data.md)
 """
 
 import os
 import sys
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +25,11 @@ from common.errors import UserError
 from common.pool import leave_signals_to_parent
 from config import Config
 from corpora import packed
-from corpora.trials import MAX_NAMED, Partition, Trial, copy_int16
+from corpora.balance import epoch_batches
+from corpora.trials import MAX_NAMED, Partition
+from corpora.waveforms import Waveforms, copy_int16
 
-UPLOAD_SAMPLES = 1 << 26  # that go to a GPU at once
+UPLOAD_SAMPLES = 1 << 26  # copied to a GPU at once
 
 
 def require_transforms(config: Config) -> None:
@@ -42,7 +42,7 @@ def require_transforms(config: Config) -> None:
 def preflight(partitions: list[Partition], track: str, packs: str | os.PathLike | None = None) -> list[str]:
     """Check that every partition has both classes and every trial its file.
 
-    A partition whose audio folder is not there may have a pack in the folder `packs`; `with_pack` says if it is sound.
+    A partition without its audio folder may have a pack in the folder `packs`; `open_waveforms` checks that pack.
     Returns a note for each partition whose size is not the official one. Raises UserError naming what is missing.
     """
     notes = []
@@ -73,26 +73,25 @@ def _pack(partition: Partition, track: str) -> tuple[str, Mapping[str, Path]]:
     return f"{track}_{partition.name}", partition.files
 
 
-def with_pack(partition: Partition, config: Config, device: torch.device) -> Partition:
-    """The partition with its samples where `config.cache` wants them: mapped, in memory or on the GPU `device`.
+def open_waveforms(partition: Partition, config: Config, device: torch.device) -> Waveforms:
+    """The partition's samples, kept where `config.cache` says: not at all, mapped, in memory or on the GPU `device`.
 
-    Vocoded copies are made once then, too. What does not leave half of the GPU's memory to the model stays in the
-    machine's, with a note on stderr. Raises UserError when there is no GPU, and what `packed.load` raises.
+    Vocoded copies are kept too. If the samples would leave less than half of the GPU's memory to the model, they are
+    kept in memory, with a note on stderr. Raises UserError when there is no GPU, and what `packed.load` raises.
     """
     if config.cache == "off":
-        return partition
+        return Waveforms(partition)
     if config.cache == "gpu" and device.type != "cuda":
         raise UserError("cache 'gpu' keeps the samples on the GPU", "a CUDA device", device)
     workers = min(config.num_workers, os.cpu_count() or 1)
     pack = packed.load(config.cache_path, *_pack(partition, config.track), workers)
     if config.cache == "gpu" and _has_room(device, pack.samples.nbytes, partition.name):
-        return replace(partition, pack=pack, on_device=_upload(pack.samples, device))
+        return Waveforms(partition, pack, on_device=_upload(pack.samples, device))
     copies = None
     if partition.copies:
         name = f"{config.track}_{partition.name}_vocoded"
         copies = packed.load(config.cache_path, name, partition.copies, workers, copy_int16)
-    packs = [each and _kept(each, config) for each in (pack, copies)]
-    return replace(partition, pack=packs[0], copies_pack=packs[1])
+    return Waveforms(partition, *(each and _kept(each, config) for each in (pack, copies)))
 
 
 def _kept(pack: packed.Pack, config: Config) -> packed.Pack:
@@ -110,10 +109,10 @@ def _has_room(device: torch.device, count: int, name: str) -> bool:
 
 
 def _upload(samples: np.ndarray, device: torch.device) -> torch.Tensor:
-    """(N,) int16 on the device, by pieces: the whole need not fit the machine's memory."""
+    """(N,) int16 on the device, copied piece by piece: the whole may not fit the machine's memory."""
     there = torch.empty(len(samples), dtype=torch.int16, device=device)
     for first in range(0, len(samples), UPLOAD_SAMPLES):
-        piece = samples[first : first + UPLOAD_SAMPLES].copy()  # what is mapped read-only, torch warns of
+        piece = samples[first : first + UPLOAD_SAMPLES].copy()  # torch warns about read-only arrays
         there[first : first + len(piece)] = torch.from_numpy(piece)
     return there
 
@@ -122,9 +121,9 @@ def _upload(samples: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 class Batch(NamedTuple):
-    """Waveforms (B, length) float32, labels (B,) int64 and, of each file that cannot be read, the error."""
+    """Crops (B, length) float32, labels (B,) int64, and for each trial the error if its file cannot be read."""
 
-    waveforms: torch.Tensor
+    crops: torch.Tensor
     labels: torch.Tensor
     errors: list[UserError | None]
 
@@ -132,55 +131,55 @@ class Batch(NamedTuple):
 class SpeechDataset(Dataset):
     """Batches of a partition by trial indices.
 
-    With `crops` = (seed, epoch) each trial has a random crop, and what `augmentation` makes of it, that follow from
-    these and its index alone, whatever process makes it (training); without, the first `length` samples.
+    In training, `seeds` = (seed, epoch): each trial gets a random crop and augmentation that follow from these and the
+    trial's index alone, whichever process makes them. Without `seeds`, a trial gives its first `length` samples.
     """
 
     def __init__(
         self,
-        partition: Partition,
+        waveforms: Waveforms,
         length: int,
-        crops: tuple[int, int] | None = None,
+        seeds: tuple[int, int] | None = None,
         augmentation: Augmentation | None = None,
     ):
-        self.partition, self.length, self.crops, self.augmentation = partition, length, crops, augmentation
+        self.waveforms, self.length, self.seeds, self.augmentation = waveforms, length, seeds, augmentation
 
     def __len__(self) -> int:
-        return len(self.partition.trials)
+        return len(self.waveforms)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        cut = self._cut if self.partition.on_device is None else self._cut_on_device
-        waveforms, errors = cut(indices)
-        labels = [self.partition.trials[index].label for index in indices]
-        return Batch(waveforms, torch.tensor(labels, device=waveforms.device), errors)
+        cut = self._cut if self.waveforms.on_device is None else self._cut_on_device
+        crops, errors = cut(indices)
+        labels = [self.waveforms.partition.trials[index].label for index in indices]
+        return Batch(crops, torch.tensor(labels, device=crops.device), errors)
 
     @property
     def computes(self) -> bool:
-        """Whether a batch takes more than reading and cutting."""
-        return self.augmentation is not None or bool(self.partition.copies)
+        """Whether a batch takes more than reading and cropping."""
+        return self.augmentation is not None or bool(self.waveforms.partition.copies)
 
     def _rng(self, index: int) -> np.random.Generator | None:
-        return None if self.crops is None else np.random.default_rng((*self.crops, index))
+        return None if self.seeds is None else np.random.default_rng((*self.seeds, index))
 
     def _cut(self, indices: Sequence[int]) -> tuple[torch.Tensor, list[UserError | None]]:
         make = self._computed if self.computes else self._crop
-        waveforms, errors = np.empty((len(indices), self.length), np.float32), [None] * len(indices)
+        crops, errors = np.empty((len(indices), self.length), np.float32), [None] * len(indices)
         for row, index in enumerate(indices):
             try:
-                waveforms[row] = make(index)
-            except UserError as error:  # raised in a worker process it would arrive wrapped in a traceback
+                crops[row] = make(index)
+            except UserError as error:  # raised in a worker process, it would arrive wrapped in a traceback
                 errors[row] = error
-        if self.partition.pack is not None and not self.computes:
-            waveforms *= np.float32(1 / packed.FULL_SCALE)
-        return torch.from_numpy(waveforms), errors
+        if self.waveforms.pack is not None and not self.computes:
+            crops *= np.float32(1 / packed.FULL_SCALE)
+        return torch.from_numpy(crops), errors
 
     def _crop(self, index: int) -> np.ndarray:
-        """(length,) as they are stored."""
-        return fit(self.partition.waveform(index), self.length, self._rng(index))
+        """(length,) in the stored scale."""
+        return fit(self.waveforms[index], self.length, self._rng(index))
 
     def _computed(self, index: int) -> np.ndarray:
-        """(length,) float32 after the augmentation, if there is any."""
-        rng, x = self._rng(index), self.partition.waveform(index)
+        """(length,) float32 after any augmentation."""
+        rng, x = self._rng(index), self.waveforms[index]
         if x.dtype == np.int16:
             x = x / np.float32(packed.FULL_SCALE)
         x = self.augmentation.whole(x, rng) if self.augmentation else x
@@ -188,7 +187,7 @@ class SpeechDataset(Dataset):
         return self.augmentation.crop(x, rng) if self.augmentation else x
 
     def _cut_on_device(self, indices: Sequence[int]) -> tuple[torch.Tensor, list[None]]:
-        samples, pack = self.partition.on_device, self.partition.pack
+        samples, pack = self.waveforms.on_device, self.waveforms.pack
         longest = np.maximum(pack.lengths[indices], self.length).tolist()  # shorter audio is repeated
         firsts = [
             fit(range(count), self.length, self._rng(index))[0] for count, index in zip(longest, indices, strict=True)
@@ -200,12 +199,12 @@ class SpeechDataset(Dataset):
 
 
 class Loader(DataLoader):
-    """DataLoader that leaves torch's global generator alone and raises a dataset's UserError as it was."""
+    """A DataLoader that leaves torch's global generator alone and raises the UserErrors of its dataset unchanged."""
 
     def __init__(self, dataset: SpeechDataset, num_workers: int, batches: Sequence[Sequence[int]], **options):
-        partition = dataset.partition
-        # To cut a batch from a pack takes less time than its way here from another process.
-        pays = partition.pack is None or dataset.computes
+        waveforms = dataset.waveforms
+        # Cropping a batch from a pack takes less time than sending it here from another process.
+        pays = waveforms.pack is None or dataset.computes
         workers = min(num_workers, os.cpu_count() or 1, len(dataset)) if pays else 0
         super().__init__(
             dataset,
@@ -213,7 +212,7 @@ class Loader(DataLoader):
             num_workers=workers,
             worker_init_fn=leave_signals_to_parent,
             generator=torch.Generator().manual_seed(0),
-            pin_memory=torch.cuda.is_available() and partition.on_device is None,
+            pin_memory=torch.cuda.is_available() and waveforms.on_device is None,
             **{"collate_fn": _whole, **options},
         )
 
@@ -229,7 +228,7 @@ def _whole(batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | UserError:
 
 
 def _readable(batch: Batch) -> tuple[torch.Tensor, list[UserError | None]]:
-    return batch.waveforms[[error is None for error in batch.errors]], batch.errors
+    return batch.crops[[error is None for error in batch.errors]], batch.errors
 
 
 class ProcessPart(NamedTuple):
@@ -242,93 +241,59 @@ class ProcessPart(NamedTuple):
 ALONE = ProcessPart()
 
 
-class Order:
-    """Which training trials are in each batch of each epoch: seed and epoch alone decide.
+class TrainBatch(NamedTuple):
+    """This process's part of a batch, as micro-batches ((m, length) float32, (m,) int64), and the whole batch's trials.
 
-    An epoch has as many as there are trials: each once, or, with `config.balance`, as many of each group. The groups'
-    shares are equal at each level of nesting: [key, attack] has half bona fide, and all attacks alike in the other.
+    indices: (batch_size,) of the trials in all processes' parts.
     """
 
-    def __init__(self, trials: Sequence[Trial], config: Config):
-        self.size, self.batch_size, self.seed = len(trials), config.batch_size, config.seed
-        self.groups = _groups(trials, config.balance) if config.balance else None
-        self.epoch = lru_cache(maxsize=2)(self._epoch)
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        """Trial indices (N,) in their order."""
-        rng = np.random.default_rng((self.seed, epoch))
-        if self.groups is None:
-            return rng.permutation(self.size)
-        shares = np.array([share for share, _ in self.groups])
-        edges = np.floor(np.cumsum([0.0, *shares]) * self.size + rng.random()).astype(int)  # rounds fairly over epochs
-        counts = np.diff(np.append(edges[:-1], edges[0] + self.size))
-        drawn = [_repeated(members, count, rng) for (_, members), count in zip(self.groups, counts, strict=True)]
-        return rng.permutation(np.concatenate(drawn))
-
-    def batch(self, epoch: int, step: int) -> np.ndarray:
-        """Trial indices (batch_size,) of a batch, all processes' and micro-batches' together."""
-        return self.epoch(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+    micro_batches: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    indices: np.ndarray
 
 
-def balance_weights(trials: Sequence[Trial], balance: Sequence[str]) -> np.ndarray:
-    """(N,) weight of each trial when every group of `config.balance` weighs the same; the mean is 1."""
-    weights = np.empty(len(trials))
-    for fraction, members in _groups(trials, balance):
-        weights[members] = fraction * len(trials) / len(members)
-    return weights
+class TrainLoader:
+    """The batches of one epoch of training, as `TrainBatch`."""
 
+    def __init__(self, loader: Loader, batches: np.ndarray, accumulation_steps: int):
+        self.loader, self.batches, self.accumulation_steps = loader, batches, accumulation_steps
 
-def _groups(trials: Sequence[Trial], balance: Sequence[str]) -> list[tuple[float, list[int]]]:
-    return _nested(range(len(trials)), [[getattr(trial, name) for name in balance] for trial in trials])
+    def __len__(self) -> int:
+        return len(self.batches)
 
-
-def _nested(members: Sequence[int], columns: list[list[str]], share: float = 1.0) -> list[tuple[float, list[int]]]:
-    """(share, members) of each group, by the first column, then within each by the next."""
-    groups = defaultdict(list)
-    for member in members:
-        groups[tuple(columns[member][:1])].append(member)
-    if groups.keys() <= {()}:
-        return [(share, list(members))]
-    rest = {member: columns[member][1:] for member in members}
-    return [part for own in groups.values() for part in _nested(own, rest, share / len(groups))]
-
-
-def _repeated(members: list[int], count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` of the members (count,), none a second time before all have been."""
-    rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
-    return np.concatenate([*rounds, np.empty(0, int)])[:count].astype(int)
+    def __iter__(self) -> Iterator[TrainBatch]:
+        micro_batches = zip(*[iter(self.loader)] * self.accumulation_steps, strict=True)
+        yield from map(TrainBatch, micro_batches, self.batches)
 
 
 def train_loader(
-    partition: Partition, length: int, config: Config, epoch: int, skip: int = 0, part: ProcessPart = ALONE
-) -> Loader:
-    """Micro-batches ((m, length) float32, (m,) int64) of augmented random crops, in the `Order` of the epoch.
+    waveforms: Waveforms, length: int, config: Config, epoch: int, skip: int = 0, part: ProcessPart = ALONE
+) -> TrainLoader:
+    """The batches of an epoch (`corpora.balance.epoch_batches`), of augmented random crops, without the first `skip`.
 
     Each batch is cut into `accumulation_steps` micro-batches and each of these into a part for every process, so
-    m = batch_size / (accumulation_steps · part.size). The first `skip` utterances, a multiple of the batch size, are
-    left out, and an incomplete last batch too. Raises UserError when the batch size cannot be cut so.
+    m = batch_size / (accumulation_steps · part.size). Raises UserError if the batch size is no multiple of that.
     """
     parts = config.accumulation_steps * part.size
     if config.batch_size % parts or config.batch_size < 2 * parts:  # batch norm needs two
         what = f"batch_size is cut into {config.accumulation_steps} micro-batches for {part.size} processes"
         raise UserError(what, f"a multiple of {parts}, {2 * parts} or more", config.batch_size)
-    count = len(partition.trials) // config.batch_size * config.batch_size
-    order = Order(partition.trials, config).epoch(epoch)[skip:count]
-    batches = order.reshape(-1, part.size, config.batch_size // parts)[:, part.rank].tolist()
+    batches = epoch_batches(waveforms.partition.trials, config, epoch)[skip:]
+    own = batches.reshape(-1, part.size, config.batch_size // parts)[:, part.rank].tolist()
     augmentation = build_augmentation(config.augmentation) if config.augmentation else None
-    return Loader(SpeechDataset(partition, length, (config.seed, epoch), augmentation), config.num_workers, batches)
+    loader = Loader(SpeechDataset(waveforms, length, (config.seed, epoch), augmentation), config.num_workers, own)
+    return TrainLoader(loader, batches, config.accumulation_steps)
 
 
-def score_loader(partition: Partition, length: int, config: Config, part: ProcessPart = ALONE) -> Loader:
+def score_loader(waveforms: Waveforms, length: int, config: Config, part: ProcessPart = ALONE) -> Loader:
     """Batches ((B, length) float32, (B,) int64) of trials[rank::size] in protocol order."""
-    indices = range(len(partition.trials))[part.rank :: part.size]
+    indices = range(len(waveforms))[part.rank :: part.size]
     batches = [indices[first : first + config.batch_size] for first in range(0, len(indices), config.batch_size)]
-    return Loader(SpeechDataset(partition, length), config.num_workers, batches)
+    return Loader(SpeechDataset(waveforms, length), config.num_workers, batches)
 
 
-def tolerant_loader(partition: Partition, length: int, num_workers: int, batches: Sequence[Sequence[int]]) -> Loader:
-    """Batches of the given trial indices: ((B, length) float32 of what can be read, a UserError or None for each)."""
-    return Loader(SpeechDataset(partition, length), num_workers, batches, collate_fn=_readable)
+def tolerant_loader(waveforms: Waveforms, length: int, num_workers: int, batches: Sequence[Sequence[int]]) -> Loader:
+    """Batches of the given trial indices: ((B, length) float32 of the readable ones, a UserError or None for each)."""
+    return Loader(SpeechDataset(waveforms, length), num_workers, batches, collate_fn=_readable)
 
 
 # ------------------------------------------------------------------------------------------------------------ command

@@ -1,8 +1,8 @@
-"""The numbers of docs/model_card.md: models side by side, by group and by what may happen to a recording.
+"""The numbers of docs/model_card.md: models side by side, by attack and by what happens to a recording.
 
     python benchmarks/card.py --data ../shared/data --weights ../shared/fixtures/weights
 
-Prints the card's tables and draws docs/figures/robustness.png. The first model is the one that the card is about.
+Prints the card's tables and draws docs/figures/robustness.png. The card describes the first model.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from audio.chunks import fit
 from common.command import run
 from corpora.open import open_data_set
 from corpora.trials import Partition
+from corpora.waveforms import Waveforms
 from metrics.bootstrap import add_intervals, bootstrap
 from metrics.error_rates import compute_eer, threshold_at_far
 from metrics.evaluate import evaluate
-from metrics.scores import Scores
 from plots.scores import robustness
 from plots.style import write_figure
 from scoring.detector import Detector
@@ -38,7 +38,7 @@ SETS = {
     "2019 LA eval": ("2019:{data}/LA_mini", "eval"),
     "2021 LA": ("folder:{data}/LA21_mini", "eval"),
 }
-WORST = 8  # clips of each class that are named
+WORST = 8  # clips of each class that are listed
 
 
 def codec(name: str, bitrate: float) -> list[dict]:
@@ -85,8 +85,8 @@ CONDITIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @dataclass
-class Measured:
-    """One model's scores, and what they come to."""
+class MeasuredModel:
+    """One model's scores."""
 
     detector: Detector
     scores: dict[str, np.ndarray]  # by set
@@ -94,26 +94,20 @@ class Measured:
 
 
 def score(detector: Detector, partition: Partition) -> np.ndarray:
-    """(N,) as `inference.py` scores files."""
+    """(N,) scores of whole files, as `inference.py` gives them."""
     paths = [partition.path(trial) for trial in partition.trials]
     return np.array([result.score for result in detector.score_files(paths, detector.judge(), workers=1)])
 
 
 def score_changed(detector: Detector, waveforms: Sequence[np.ndarray], change: Callable) -> np.ndarray:
-    """(N,) of the first chunk of each."""
+    """(N,) scores of the first chunk of each waveform, after `change`."""
     length = detector.engine.nb_samp
     chunks = np.stack([fit(change(x).astype(np.float32), length) for x in waveforms])
     return detector.score(chunks[first : first + 24] for first in range(0, len(chunks), 24))
 
 
-def as_scores(partition: Partition, values: np.ndarray) -> Scores:
-    columns = {name: np.array([getattr(t, name) for t in partition.trials]) for name in ("utt_id", "attack", "speaker")}
-    speaker = {"speaker": columns.pop("speaker")}
-    return Scores(columns["utt_id"], values, partition.is_bonafide(), columns["attack"], groups=speaker)
-
-
 def eer(partition: Partition, scores: np.ndarray, attacks: Sequence[str] | None = None) -> float:
-    """In percent; against all bona fide trials, of these attacks only."""
+    """In percent: all bona fide trials against the spoofs of these attacks (None: of all)."""
     bonafide = partition.is_bonafide()
     chosen = np.array([attacks is None or t.attack in attacks for t in partition.trials]) & ~bonafide
     return 100 * compute_eer(scores[bonafide], scores[chosen]).eer
@@ -125,13 +119,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print()
 
 
-def print_groups(partitions: dict[str, Partition], models: dict[str, Measured], seen: set[str]) -> None:
+def print_groups(partitions: dict[str, Partition], models: dict[str, MeasuredModel], seen: set[str]) -> None:
     """EER of each set and of each attack, with intervals; the mean and the worst of mixed dev's attacks."""
     rows = []
     for title, partition in partitions.items():
         reports = []
         for measured in models.values():
-            scores = as_scores(partition, measured.scores[title])
+            scores = partition.scores(measured.scores[title])
             result = evaluate(scores)
             add_intervals(result, bootstrap(scores, None, 1000, 0), scores)
             reports.append(result)
@@ -167,8 +161,8 @@ def _cell(value: float, ends: list[float] | None) -> str:
     return f"{value:.1f}" + (f" ({ends[0]:.1f}–{ends[1]:.1f})" if ends else "")
 
 
-def print_errors(partition: Partition, measured: Measured, title: str) -> None:
-    """Shares on the wrong side of the thresholds, by source and attack."""
+def print_errors(partition: Partition, measured: MeasuredModel, title: str) -> None:
+    """Percent of trials on the wrong side of each threshold, by source and attack."""
     scores, card = measured.scores[title], measured.detector.card
     spoof = np.array(card.dev_scores["spoof"])
     thresholds = {
@@ -187,7 +181,8 @@ def print_errors(partition: Partition, measured: Measured, title: str) -> None:
     table([title, "clips", *(f"{name}: wrong % (threshold {t:.2f})" for name, t in thresholds.items())], rows)
 
 
-def print_worst(partitions: dict[str, Partition], measured: Measured) -> None:
+def print_worst(partitions: dict[str, Partition], measured: MeasuredModel) -> None:
+    """The bona fide clips with the lowest LLR and the spoofs with the highest."""
     found = []
     for title, partition in partitions.items():
         llr = measured.detector.card.calibration.llr(measured.scores[title])
@@ -205,9 +200,11 @@ def print_worst(partitions: dict[str, Partition], measured: Measured) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data")
-    parser.add_argument("--weights", type=Path, default=Path("../shared/fixtures/weights"), help="the authors'")
+    parser.add_argument(
+        "--weights", type=Path, default=Path("../shared/fixtures/weights"), help="folder of the authors' checkpoints"
+    )
     parser.add_argument("--models", nargs="+", default=["LCNN-mixed", "AASIST", "AASIST-L"])
-    parser.add_argument("--curves", type=int, default=2, help="how many of the models go through all conditions")
+    parser.add_argument("--curves", type=int, default=2, help="how many models are measured under all conditions")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "robustness")
     args = parser.parse_args()
     os.environ.setdefault("AASIST_WEIGHTS", str(args.weights.resolve()))
@@ -218,14 +215,14 @@ def main() -> None:
         t for name in ("mixed", "LA_mini") for t in open_data_set(f"2019:{args.data}/{name}").partition("train").trials
     ]
     dev = partitions["mixed dev"]
-    waveforms = [dev.waveform(index) for index in range(len(dev.trials))]
+    waveforms = list(Waveforms(dev))
     models = {}
     for number, name in enumerate(args.models):
         detector = Detector.from_checkpoint(name, "cpu", "torch")
         scores = {title: score(detector, partition) for title, partition in partitions.items()}
         conditions = CONDITIONS if number < args.curves else {}
         changed = {title: score_changed(detector, waveforms, change) for title, change in conditions.items()}
-        models[Path(name).stem] = Measured(detector, scores, changed)
+        models[Path(name).stem] = MeasuredModel(detector, scores, changed)
         print(f"scored with {name}", file=sys.stderr)
     first = next(iter(models.values()))
     print_groups(partitions, models, {trial.attack for trial in train})

@@ -23,20 +23,21 @@ from common.command import run
 from config import Config, load_config
 from corpora.cues import CueEER, cue_eers, measure_file
 from corpora.open import open_partition
-from corpora.trials import Partition
-from data_utils import train_loader, with_pack
+from corpora.waveforms import Waveforms
+from data_utils import open_waveforms, train_loader
 from metrics.scores import BONAFIDE
 
 
-def crop_cues(partition: Partition, length: int, config: Config) -> dict[str, CueEER]:
+def crop_cues(waveforms: Waveforms, length: int, config: Config) -> dict[str, CueEER]:
     """Of one epoch's crops."""
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "crop.wav"
-        for batch, labels in train_loader(partition, length, config, epoch=0):
-            for x, label in zip(batch.numpy(), labels.tolist(), strict=True):
-                soundfile.write(path, x, SAMPLE_RATE, "FLOAT")
-                measured.append((label == BONAFIDE, measure_file(path)))
+        for batch in train_loader(waveforms, length, config, epoch=0):
+            for crops, labels in batch.micro_batches:
+                for x, label in zip(crops.numpy(), labels.tolist(), strict=True):
+                    soundfile.write(path, x, SAMPLE_RATE, "FLOAT")
+                    measured.append((label == BONAFIDE, measure_file(path)))
     return cue_eers(measured)
 
 
@@ -46,8 +47,8 @@ def main() -> None:
     config = load_config(parser.parse_args().config)
     plain = replace(config, augmentation=(), vocode=(), balance=())
     train, length = open_partition(config.database_path, config.track, "train"), config.model_config["nb_samp"]
-    partitions = [with_pack(p, config, torch.device("cpu")) for p in (train, train.with_vocoded(config.vocode))]
-    found = [crop_cues(p, length, c) for p, c in zip(partitions, (plain, config), strict=True)]
+    both = [open_waveforms(p, config, torch.device("cpu")) for p in (train, train.with_vocoded(config.vocode))]
+    found = [crop_cues(p, length, c) for p, c in zip(both, (plain, config), strict=True)]
     print("| cue of a crop | as recorded | as trained on |\n|---|---|---|")
     for name in found[0]:
         print(f"| {name} | {' | '.join(f'{100 * each[name].eer:.0f}' if name in each else '–' for each in found)} |")

@@ -17,7 +17,7 @@ import numpy as np
 from common.errors import UserError
 from corpora.data_set import DataSet, find_audio, find_first, make_partition
 from corpora.trials import PARTITIONS, REPORTED_SUBSET, Partition, Trial
-from metrics.protocols import read_trials
+from metrics.protocols import read_labels
 
 COUNTS_2019 = {
     "LA": {"train": 25_380, "dev": 24_844, "eval": 71_237},
@@ -172,7 +172,7 @@ class ASVspoof5(DataSet):
         self.require(name)
         layout = LAYOUT_5[name]
         protocol = self._protocol([layout.protocol])
-        table = read_trials(protocol)
+        table = read_labels(protocol)
         folders = sorted(path for path in self.root.glob(layout.parts) if path.is_dir())
         files = find_audio(table.utt_id.tolist(), folders or [self.root / layout.audio])
         return make_partition(name, table, files, protocol, official_count=layout.count)

@@ -13,8 +13,8 @@ import numpy as np
 from audio.reading import ENDINGS
 from common.errors import UserError
 from corpora.trials import PARTITIONS, Partition, Trial
-from metrics.protocols import read_trials
-from metrics.scores import Scores
+from metrics.protocols import read_labels
+from metrics.scores import Labels
 
 PARTITION_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -45,9 +45,9 @@ class DataSet:
         return self.root.resolve().name
 
     @cached_property
-    def table(self) -> Scores:
+    def table(self) -> Labels:
         """All trials, with NaN scores."""
-        return read_trials(self.labels)
+        return read_labels(self.labels)
 
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
@@ -74,7 +74,7 @@ class DataSet:
         return find_audio(utt_ids, [self.labels.parent])
 
 
-def partition_rows(table: Scores, labels: Path) -> dict[str, np.ndarray]:
+def partition_rows(table: Labels, labels: Path) -> dict[str, np.ndarray]:
     """Rows of each partition by the column `partition` or `split`; without one, all are eval. Raises UserError."""
     column = next((table.groups[name] for name in ("partition", "split") if name in table.groups), None)
     if column is None:
@@ -86,15 +86,15 @@ def partition_rows(table: Scores, labels: Path) -> dict[str, np.ndarray]:
     return {name: np.flatnonzero(names == name) for name in PARTITIONS if (names == name).any()}
 
 
-def make_partition(name: str, table: Scores, files: Mapping[str, Path], labels: Path, **more) -> Partition:
+def make_partition(name: str, table: Labels, files: Mapping[str, Path], source: Path, **more) -> Partition:
     """A partition of a table's trials. Raises UserError for an utterance name that no score file can hold."""
     if blank := [utt_id for utt_id in table.utt_id.tolist() if len(utt_id.split()) != 1]:
-        raise UserError(f"{labels}: bad utterance name", "no blanks: they end a name in a score file", blank[0])
+        raise UserError(f"{source}: bad utterance name", "no blanks: they end a name in a score file", blank[0])
     groups = dict(table.groups)
     speakers = [speaker or "-" for speaker in groups.pop("speaker", ["-"] * len(table.utt_id))]
     keys = np.where(table.is_bonafide, "bonafide", "spoof").tolist()
     columns = zip(table.utt_id.tolist(), speakers, table.attack.tolist(), keys, strict=True)
-    return Partition(name, [Trial(*row) for row in columns], files, labels=labels, groups=groups, **more)
+    return Partition(name, [Trial(*row) for row in columns], files, labels=source, groups=groups, **more)
 
 
 def find_first(root: Path, places: Sequence[str], what: str, exists: Callable[[Path], bool] = Path.is_file) -> Path:

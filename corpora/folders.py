@@ -16,7 +16,7 @@ import numpy as np
 from audio.reading import ENDINGS
 from common.errors import UserError
 from corpora.data_set import PARTITION_WORDS, DataSet, audio_below, find_first
-from metrics.scores import KEYS, Scores
+from metrics.scores import KEYS, Labels
 
 LABEL_FILES = ("labels.txt", "protocol.txt", "meta.csv", "labels.csv", "protocol.csv", "metadata.csv")
 
@@ -97,7 +97,7 @@ class ClassFolders(DataSet):
         return found
 
     @cached_property
-    def table(self) -> Scores:
+    def table(self) -> Labels:
         found = [(part, path) for part in self.class_folders for path in sorted(audio_below(part.folder))]
         if not found:
             endings = " ".join(sorted(ENDINGS))
@@ -105,7 +105,7 @@ class ClassFolders(DataSet):
         utt_ids = [Path(path).relative_to(self.root).as_posix() for _, path in found]
         columns = (np.array([getattr(part, name) for part, _ in found]) for name in ("is_bonafide", "attack"))
         groups = {"partition": np.array([part.partition for part, _ in found], dtype=object)}
-        return Scores(utt_ids, np.full(len(found), np.nan), *columns, groups)
+        return Labels(utt_ids, *columns, groups)
 
     def files(self, utt_ids: list[str]) -> dict[str, Path]:
         return {utt_id: self.root / utt_id for utt_id in utt_ids}

@@ -6,7 +6,7 @@ import numpy as np
 
 from common.errors import UserError
 from metrics.column_files import ColumnTable, read_table
-from metrics.scores import KEYS, Scores
+from metrics.scores import KEYS, Labels
 
 # The columns of each form of protocol, told apart by their number.
 _LA19 = ("speaker", "utt_id", "environment", "attack", "key")
@@ -28,23 +28,20 @@ NUMERIC = ("score", "asv_score", "sasv_score")  # columns of numbers, which only
 NO_ATTACK = {"", "-", "A00", *KEYS}
 
 
-def read_trials(path: str | Path) -> Scores:
-    """The trials of a protocol, not scored yet: every score is NaN.
-
-    Raises UserError, with the line number, for whatever cannot be read.
-    """
+def read_labels(path: str | Path) -> Labels:
+    """The trials of a protocol. Raises UserError, with the line number, for whatever cannot be read."""
     table = read_table(path, LAYOUTS, "protocol")
     if "key" not in table.columns:
         raise UserError(f"{path}: no label column", "key, label or cm-label", " ".join(table.columns))
-    return unscored(table, trial_ids(table))
+    return labels_of(table, trial_ids(table))
 
 
-def unscored(table: ColumnTable, names: list[str]) -> Scores:
-    """The trials of a table with NaN scores, and all further columns as groups."""
+def labels_of(table: ColumnTable, names: list[str]) -> Labels:
+    """The trials of a table, with all further columns as groups."""
     is_bonafide = read_keys(table)
     taken = {"utt_id", "key", "attack", *NUMERIC}
     groups = {name: np.array(values, dtype=object) for name, values in table.columns.items() if name not in taken}
-    return Scores(np.array(names), np.full(len(names), np.nan), is_bonafide, _attacks(table, is_bonafide), groups)
+    return Labels(np.array(names), is_bonafide, _attacks(table, is_bonafide), groups)
 
 
 def read_keys(table: ColumnTable) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import write_text
 from metrics.column_files import ColumnTable, numeric_column, read_table
-from metrics.protocols import LA21, LAYOUTS, NO_ATTACK, NUMERIC, read_keys, trial_ids, unscored
+from metrics.protocols import LA21, LAYOUTS, NO_ATTACK, NUMERIC, labels_of, read_keys, trial_ids
 from metrics.scores import Scores, listing
 from metrics.tandem import AsvScores
 
@@ -40,12 +40,9 @@ def read_scores(path: str | Path, protocol: str | Path | None = None) -> Scores:
         table, rows, names, warnings = _join(table, names, read_table(protocol, LAYOUTS, "protocol"), by_speaker)
     elif "key" not in table.columns:
         raise UserError(f"{path}: no labels", "--protocol FILE, or a score file with keys", " ".join(table.columns))
-    scores = dataclasses.replace(
-        unscored(table, names),
-        score=numeric.pop("score")[rows],
-        asv={name: values[rows] for name, values in numeric.items()},
-        warnings=warnings,
-    )
+    score = numeric.pop("score")[rows]
+    asv = {name: values[rows] for name, values in numeric.items()}
+    scores = labels_of(table, names).scored(score, asv=asv, warnings=warnings)
     if scores.is_bonafide.all() or not scores.is_bonafide.any():
         found = "bona fide" if scores.is_bonafide.all() else "spoof"
         raise UserError(

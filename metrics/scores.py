@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
@@ -16,8 +17,47 @@ KEYS = {  # key in a file → is bona fide. Not 0 and 1: papers use them either 
 LISTED = 5  # names shown of a longer list
 
 
+class _Columns:
+    """Columns of N trials: arrays (N,), and dicts of such."""
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The trials at `rows` (indices or a mask), in that order."""
+
+        def chosen(value: object) -> object:
+            if isinstance(value, dict):
+                return {name: column[rows] for name, column in value.items()}
+            return value[rows] if isinstance(value, np.ndarray) else value
+
+        return dataclasses.replace(self, **{f.name: chosen(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def group(self, name: str) -> np.ndarray:
+        """The column `name` (N,). Raises UserError that lists the columns if there is none of this name."""
+        columns = {"attack": self.attack, **self.groups}
+        if name not in columns:
+            raise UserError(f"trials have no {name}", " or ".join(columns), f"{name!r} (a --protocol may give it)")
+        return columns[name]
+
+
 @dataclass
-class Scores:
+class Labels(_Columns):
+    """N labelled trials without scores, in the order of the protocol."""
+
+    utt_id: np.ndarray  # (N,) str
+    is_bonafide: np.ndarray  # (N,) bool
+    attack: np.ndarray  # (N,) str, "-" for bona fide and for a spoof of unknown attack
+    groups: dict[str, np.ndarray] = field(default_factory=dict)  # further columns by name, (N,) str: speaker, codec, …
+
+    def __post_init__(self):
+        self.utt_id, self.attack = np.asarray(self.utt_id), np.asarray(self.attack)
+        self.is_bonafide = np.asarray(self.is_bonafide, bool)
+
+    def scored(self, score: np.ndarray, **more) -> "Scores":
+        """These trials with their scores (N,). more: `asv` and `warnings` of `Scores`."""
+        return Scores(self.utt_id, score, self.is_bonafide, self.attack, self.groups, **more)
+
+
+@dataclass
+class Scores(_Columns):
     """N scored and labelled trials of one system, in the order of the file."""
 
     utt_id: np.ndarray  # (N,) str
@@ -41,25 +81,6 @@ class Scores:
     def spoof(self) -> np.ndarray:
         """Scores of spoof trials."""
         return self.score[~self.is_bonafide]
-
-    def take(self, rows: np.ndarray) -> "Scores":
-        """The trials at `rows` (indices or a mask), in that order."""
-        return dataclasses.replace(
-            self,
-            utt_id=self.utt_id[rows],
-            score=self.score[rows],
-            is_bonafide=self.is_bonafide[rows],
-            attack=self.attack[rows],
-            groups={name: values[rows] for name, values in self.groups.items()},
-            asv={name: values[rows] for name, values in self.asv.items()},
-        )
-
-    def group(self, name: str) -> np.ndarray:
-        """The column `name` (N,). Raises UserError that lists the columns if there is none of this name."""
-        columns = {"attack": self.attack, **self.groups}
-        if name not in columns:
-            raise UserError(f"trials have no {name}", " or ".join(columns), f"{name!r} (a --protocol may give it)")
-        return columns[name]
 
 
 def common_trials(first: Scores, second: Scores) -> tuple[Scores, Scores]:

@@ -1,6 +1,5 @@
 """Scores of a whole data set → metrics, comparison with other systems, report, table and figures in one folder."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from metrics.bootstrap import add_intervals, bootstrap
 from metrics.comparison import compare
 from metrics.evaluate import evaluate
 from metrics.score_files import read_scores, write_scores
-from metrics.scores import Scores, listing
+from metrics.scores import Labels, Scores, listing
 from metrics.tables import format_comparison, format_latex_table, format_report
 from plots.evaluation import draw
 from scoring.eval_set import PARTIAL, EvalRun, EvalSet
@@ -57,17 +56,16 @@ def evaluate_run(run: EvalRun, eval_set: EvalSet, scores: dict[str, float]) -> E
     return EvalResults(results, systems, comparisons, all_rows)
 
 
-def scored_trials(trials: Scores, scores: dict[str, float], subset: str | None) -> Scores:
+def scored_trials(trials: Labels, scores: dict[str, float], subset: str | None) -> Scores:
     """The trials (of the subset) that have a score; the warnings name the others. Raises UserError for one class."""
     there = np.array([name in scores for name in trials.utt_id.tolist()])
     chosen = np.ones_like(there) if subset is None else trials.group("subset") == subset
-    scored = trials.take(there & chosen)
+    labels = trials.take(there & chosen)
     missing = trials.utt_id[~there & chosen].tolist()
     warnings = listing(f"of {int(chosen.sum()):,} trials have no score", missing)
-    if scored.is_bonafide.all() or not scored.is_bonafide.any():
-        raise UserError("nothing to evaluate", "scored trials of both classes", f"{len(scored.utt_id)} scored")
-    values = np.array([scores[name] for name in scored.utt_id.tolist()])
-    return dataclasses.replace(scored, score=values, warnings=warnings)
+    if labels.is_bonafide.all() or not labels.is_bonafide.any():
+        raise UserError("nothing to evaluate", "scored trials of both classes", f"{len(labels.utt_id)} scored")
+    return labels.scored([scores[name] for name in labels.utt_id.tolist()], warnings=warnings)
 
 
 def scores_of(run: EvalRun, system: str, eval_set: EvalSet) -> Path:

@@ -17,8 +17,9 @@ from common.errors import UserError
 from common.files import write_text
 from corpora.open import KINDS
 from corpora.trials import Partition
+from corpora.waveforms import Waveforms
 from data_utils import preflight, tolerant_loader
-from metrics.scores import Scores
+from metrics.scores import Labels
 from metrics.tandem import AsvScores
 from scoring.detector import Detector
 from scoring.weights import file_sha256, locate
@@ -28,11 +29,11 @@ PARTIAL = "scores.partial"  # the scores so far; removed when a run is complete
 
 @dataclass(frozen=True)
 class EvalSet:
-    """A partition that is scored whole, and its trials in the form that evaluation takes."""
+    """A partition that is scored whole, and its trials as columns."""
 
     name: str  # of its results folder
     partition: Partition
-    trials: Scores  # all NaN
+    trials: Labels
     asv: AsvScores | None
     notes: list[str]
 
@@ -47,12 +48,7 @@ class EvalSet:
         if (count := len(partition.trials)) > (max_files or count):
             partition = partition.take(np.arange(max_files) * count // max_files)
         notes = preflight([replace(partition, name=data_set.title)], kind)
-        trials = partition.trials
-        utt_ids, attacks = [trial.utt_id for trial in trials], [trial.attack for trial in trials]
-        is_bonafide, speakers = partition.is_bonafide(), np.array([trial.speaker for trial in trials], dtype=object)
-        known = {"speaker": speakers} if (speakers != "-").any() else {}
-        scores = Scores(utt_ids, np.full(len(trials), np.nan), is_bonafide, attacks, known | partition.groups)
-        return cls(data_set.title, partition, scores, partition.asv_scores(), notes)
+        return cls(data_set.title, partition, partition.table(), partition.asv_scores(), notes)
 
     def keys(self) -> list[str]:
         """`bonafide` or `spoof` of each trial."""
@@ -101,7 +97,7 @@ def score_eval_set(run: EvalRun, eval_set: EvalSet, identity: dict) -> tuple[dic
     to_do = [batch for batch in batches if not all(names[row] in scores for row in batch)]
     if not to_do:
         return scores, errors
-    loader = tolerant_loader(eval_set.partition, run.detector.engine.nb_samp, run.num_workers, to_do)
+    loader = tolerant_loader(Waveforms(eval_set.partition), run.detector.engine.nb_samp, run.num_workers, to_do)
     done = len(names) - sum(map(len, to_do))
     bar = tqdm(desc=eval_set.name, total=len(names), initial=done, unit="utt", disable=None)
     with (folder / PARTIAL).open("a", encoding="utf-8") as file, bar:

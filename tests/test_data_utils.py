@@ -14,8 +14,10 @@ from audio.chunks import CHUNK_SAMPLES
 from common.errors import UserError
 from config import Config
 from corpora.asvspoof import ASVspoof2019, read_protocol
-from corpora.trials import Partition, Trial
-from data_utils import Order, ProcessPart, balance_weights, preflight, score_loader, train_loader, with_pack
+from corpora.balance import balance_weights, epoch_batches, epoch_order
+from corpora.trials import Trial
+from corpora.waveforms import Waveforms
+from data_utils import ProcessPart, TrainLoader, open_waveforms, preflight, score_loader, train_loader
 from metrics.scores import BONAFIDE, SPOOF
 
 CONFIG = Config(model_config={}, batch_size=5, num_workers=0, seed=3)
@@ -99,10 +101,15 @@ def test_no_data_set(tmp_path):
             ASVspoof2019(root, "PA").partition("train")
 
 
+def joined(loader: TrainLoader) -> list[torch.Tensor]:
+    """Crops and label of each trial of each batch, side by side."""
+    return [torch.cat([torch.cat([x, y[:, None].float()], dim=1) for x, y in batch.micro_batches]) for batch in loader]
+
+
 def batches(corpus, workers: int, epoch: int = 0, skip: int = 0) -> list[torch.Tensor]:
     config = Config(model_config={}, batch_size=5, num_workers=workers, seed=3)
-    train = ASVspoof2019(corpus, "LA").partition("train")
-    return [torch.cat([x, y[:, None].float()], dim=1) for x, y in train_loader(train, LENGTH, config, epoch, skip)]
+    train = Waveforms(ASVspoof2019(corpus, "LA").partition("train"))
+    return joined(train_loader(train, LENGTH, config, epoch, skip))
 
 
 def test_training_batches_depend_on_seed_and_epoch_alone(tiny_corpus):
@@ -115,28 +122,31 @@ def test_training_batches_depend_on_seed_and_epoch_alone(tiny_corpus):
 
 
 def test_skipping_goes_on_where_an_epoch_was_left(tiny_corpus):
-    whole, rest = batches(tiny_corpus, 0, epoch=4), batches(tiny_corpus, 0, epoch=4, skip=10)
+    whole, rest = batches(tiny_corpus, 0, epoch=4), batches(tiny_corpus, 0, epoch=4, skip=2)
     assert len(rest) == len(whole) - 2
     assert all(torch.equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
 
 
 def test_an_epoch_holds_every_utterance_once():
-    config = replace(CONFIG, batch_size=6)
-    order = Order(range(24), config)
-    epoch = [order.batch(2, step) for step in range(4)]
-    assert sorted(np.concatenate(epoch)) == list(range(24))
+    epoch = epoch_batches(range(24), replace(CONFIG, batch_size=6), 2)
+    assert epoch.shape == (4, 6) and sorted(epoch.flat) == list(range(24))
 
 
-def test_batches_of_the_order_are_those_of_the_loader(tiny_corpus):
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_loader_yields_the_indices_with_the_batch(tiny_corpus, steps):
     train = ASVspoof2019(tiny_corpus, "LA").partition("train")
-    order = Order(train.trials, CONFIG)
-    for step, (_, y) in enumerate(train_loader(train, LENGTH, CONFIG, epoch=1)):
-        assert y.tolist() == [train.trials[i].label for i in order.batch(1, step)]
+    config = replace(CONFIG, batch_size=4, accumulation_steps=steps)
+    loaded = list(train_loader(Waveforms(train), LENGTH, config, epoch=1))
+    np.testing.assert_array_equal([batch.indices for batch in loaded], epoch_batches(train.trials, config, 1))
+    for batch in loaded:
+        labels = torch.cat([y for _, y in batch.micro_batches]).tolist()
+        assert len(batch.micro_batches) == steps
+        assert labels == [train.trials[index].label for index in batch.indices]
 
 
 def test_scoring_is_in_protocol_order_from_the_start_of_each_file(tiny_corpus):
     dev = ASVspoof2019(tiny_corpus, "LA").partition("dev")
-    waveforms, labels = zip(*score_loader(dev, LENGTH, CONFIG), strict=True)
+    waveforms, labels = zip(*score_loader(Waveforms(dev), LENGTH, CONFIG), strict=True)
     waveforms, labels = torch.cat(waveforms), torch.cat(labels)
     assert labels.tolist() == [t.label for t in dev.trials]
     samples, _ = soundfile.read(dev.path(dev.trials[3]), dtype="float32")
@@ -151,18 +161,18 @@ def test_unreadable_file_stops_with_its_name(tiny_corpus, tmp_path, workers):
     path.write_bytes(path.read_bytes()[:5000])
     config = Config(model_config={}, batch_size=4, num_workers=workers)
     with pytest.raises(UserError, match=f"{path.name} is truncated") as error:
-        list(score_loader(dev, LENGTH, config))
+        list(score_loader(Waveforms(dev), LENGTH, config))
     assert "Traceback" not in str(error.value)
 
 
 # -------------------------------------------------------------------------------------------------------------- packs
 
 
-def everything(partition: Partition, config: Config, length: int) -> list[torch.Tensor]:
+def everything(waveforms: Waveforms, config: Config, length: int) -> list[torch.Tensor]:
     """All that the loaders give: two epochs, the rest of one, scoring."""
-    loaders = [train_loader(partition, length, config, epoch) for epoch in (0, 1)]
-    loaders += [train_loader(partition, length, config, 1, skip=10), score_loader(partition, length, config)]
-    return [tensor for loader in loaders for batch in loader for tensor in batch]
+    epochs = [train_loader(waveforms, length, config, *which) for which in ((0,), (1,), (1, 2))]
+    loaded = [micro_batch for epoch in epochs for batch in epoch for micro_batch in batch.micro_batches]
+    return [tensor for batch in [*loaded, *score_loader(waveforms, length, config)] for tensor in batch]
 
 
 @pytest.mark.parametrize(("data", "length"), [("demo", LENGTH), ("genuine", CHUNK_SAMPLES)])
@@ -171,11 +181,11 @@ def test_every_cache_gives_the_same_batches(data, length, request, tmp_path):
     train = ASVspoof2019(root if data == "demo" else root / "data" / "LA_mini", "LA").partition("train")
     state = torch.get_rng_state()
     config = replace(CONFIG, cache_path=str(tmp_path), num_workers=2)
-    expected = everything(train, CONFIG, length)
-    packs = {cache: with_pack(train, replace(config, cache=cache), CPU) for cache in ("off", "mmap", "ram")}
+    expected = everything(Waveforms(train), CONFIG, length)
+    packs = {cache: open_waveforms(train, replace(config, cache=cache), CPU) for cache in ("off", "mmap", "ram")}
     packs["gpu"] = replace(packs["mmap"], on_device=data_utils._upload(packs["mmap"].pack.samples, CPU))
-    for cache, partition in packs.items():
-        found = everything(partition, config, length)
+    for cache, waveforms in packs.items():
+        found = everything(waveforms, config, length)
         assert {tensor.dtype for tensor in found} == {torch.float32, torch.int64}
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)), cache
     assert torch.equal(state, torch.get_rng_state())
@@ -183,7 +193,7 @@ def test_every_cache_gives_the_same_batches(data, length, request, tmp_path):
 
 def test_packs_in_memory_do_not_need_their_file(tiny_corpus, tmp_path):
     train = ASVspoof2019(tiny_corpus, "LA").partition("train")
-    ram = with_pack(train, replace(CONFIG, cache="ram", cache_path=str(tmp_path)), CPU)
+    ram = open_waveforms(train, replace(CONFIG, cache="ram", cache_path=str(tmp_path)), CPU)
     next(tmp_path.glob("LA_train_*.pcm")).write_bytes(b"")
     assert len(everything(ram, CONFIG, LENGTH)) > 0
 
@@ -198,10 +208,10 @@ def test_the_gpu_is_there_and_has_room(tiny_corpus, tmp_path, monkeypatch, capsy
     train = ASVspoof2019(tiny_corpus, "LA").partition("train")
     config = replace(CONFIG, cache="gpu", cache_path=str(tmp_path))
     with pytest.raises(UserError, match="expected a CUDA device, found cpu"):
-        with_pack(train, config, CPU)
+        open_waveforms(train, config, CPU)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * 10**5, 10**6))
-    partition = with_pack(train, config, torch.device("cuda"))
-    assert partition.on_device is None and partition.pack is not None
+    waveforms = open_waveforms(train, config, torch.device("cuda"))
+    assert waveforms.on_device is None and waveforms.pack is not None
     assert "the GPU has no room for train" in capsys.readouterr().err
 
 
@@ -210,8 +220,8 @@ def test_a_pack_stands_in_for_absent_audio(tiny_corpus, tmp_path):
     train = ASVspoof2019(tmp_path / "LA", "LA").partition("train")
     packs = tmp_path / "packed"
     config = replace(CONFIG, cache="mmap", cache_path=str(packs))
-    expected = everything(train, CONFIG, LENGTH)
-    with_pack(train, config, CPU)
+    expected = everything(Waveforms(train), CONFIG, LENGTH)
+    open_waveforms(train, config, CPU)
     train.path(train.trials[0]).unlink()
     with pytest.raises(UserError, match="train lacks audio"):
         preflight([train], "LA", packs)
@@ -219,7 +229,7 @@ def test_a_pack_stands_in_for_absent_audio(tiny_corpus, tmp_path):
     with pytest.raises(UserError, match="train lacks audio"):
         preflight([train], "LA")
     assert len(preflight([train], "LA", packs)) == 1
-    found = everything(with_pack(train, config, CPU), config, LENGTH)
+    found = everything(open_waveforms(train, config, CPU), config, LENGTH)
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
@@ -227,32 +237,34 @@ def test_a_pack_stands_in_for_absent_audio(tiny_corpus, tmp_path):
 
 
 @pytest.mark.parametrize(("steps", "size"), [(1, 3), (2, 1), (2, 3), (3, 2)])
-@pytest.mark.parametrize("skip", [0, 12])
-def test_shares_make_up_the_batch(tiny_corpus, steps, size, skip):
-    train = ASVspoof2019(tiny_corpus, "LA").partition("train")
+@pytest.mark.parametrize("skip", [0, 1])
+def test_parts_make_up_the_batch(tiny_corpus, steps, size, skip):
+    train = Waveforms(ASVspoof2019(tiny_corpus, "LA").partition("train"))
     config = replace(CONFIG, batch_size=12)
     whole = list(train_loader(train, LENGTH, config, 1, skip))
     config = replace(config, accumulation_steps=steps)
-    shares = [list(train_loader(train, LENGTH, config, 1, skip, ProcessPart(rank, size))) for rank in range(size)]
-    assert [len(share) for share in shares] == [steps * (24 - skip) // 12 for _ in range(size)]
-    parts = [part for together in zip(*shares, strict=True) for part in together]
-    assert {len(x) for x, _ in parts} <= {12 // (steps * size)}
-    per_batch = steps * size
-    for step, expected in enumerate(whole):
-        columns = zip(*parts[step * per_batch : (step + 1) * per_batch], strict=True)
-        assert all(torch.equal(torch.cat(part), one) for part, one in zip(columns, expected, strict=True))
+    ranks = [list(train_loader(train, LENGTH, config, 1, skip, ProcessPart(rank, size))) for rank in range(size)]
+    assert [len(own) for own in ranks] == [2 - skip] * size
+    for expected, *batches in zip(whole, *ranks, strict=True):
+        assert all(batch.indices.tolist() == expected.indices.tolist() for batch in batches)
+        parts = [part for together in zip(*(b.micro_batches for b in batches), strict=True) for part in together]
+        assert {len(x) for x, _ in parts} == {12 // (steps * size)}
+        columns = zip(*parts, strict=True)
+        assert all(
+            torch.equal(torch.cat(part), one) for part, one in zip(columns, expected.micro_batches[0], strict=True)
+        )
 
 
 @pytest.mark.parametrize(("batch_size", "size"), [(12, 5), (12, 12)])
 def test_a_batch_that_cannot_be_shared(tiny_corpus, batch_size, size):
     train = ASVspoof2019(tiny_corpus, "LA").partition("train")
     with pytest.raises(UserError, match=f"for {size} processes — expected a multiple of {size}, .* found 12"):
-        train_loader(train, LENGTH, replace(CONFIG, batch_size=batch_size), 0, part=ProcessPart(0, size))
+        train_loader(Waveforms(train), LENGTH, replace(CONFIG, batch_size=batch_size), 0, part=ProcessPart(0, size))
 
 
 @pytest.mark.parametrize("size", [2, 3, 20])
 def test_each_trial_is_scored_once(tiny_corpus, size):
-    dev = ASVspoof2019(tiny_corpus, "LA").partition("dev")
+    dev = Waveforms(ASVspoof2019(tiny_corpus, "LA").partition("dev"))
     whole = torch.cat([x for x, _ in score_loader(dev, LENGTH, CONFIG)])
     for rank in range(size):
         share = [x for x, _ in score_loader(dev, LENGTH, CONFIG, ProcessPart(rank, size))]
@@ -272,8 +284,8 @@ def trials_of(*groups: tuple[str, str, int]) -> list[Trial]:
 
 
 def drawn(trials: list[Trial], balance: tuple[str, ...], epochs: int = 1) -> list[Trial]:
-    order = Order(trials, replace(CONFIG, balance=balance))
-    return [trials[index] for epoch in range(epochs) for index in order.epoch(epoch)]
+    config = replace(CONFIG, balance=balance)
+    return [trials[index] for epoch in range(epochs) for index in epoch_order(trials, config, epoch)]
 
 
 UNEVEN = trials_of(("-", "a", 10), ("A01", "a", 60), ("A02", "a", 20), ("A03", "b", 30))
@@ -294,7 +306,7 @@ def test_sources_are_balanced_then_what_they_hold():
     assert counts == {("a", "bonafide"): 30, ("a", "spoof"): 30, ("b", "spoof"): 60}
 
 
-def test_shares_that_do_not_come_out_even_do_over_epochs():
+def test_fractions_that_do_not_come_out_even_do_over_epochs():
     trials = trials_of(("-", "", 5), ("A01", "", 4), ("A02", "", 1), ("A03", "", 1))
     epochs = 120
     counts = Counter(trial.attack for trial in drawn(trials, ("key", "attack"), epochs))
@@ -310,7 +322,7 @@ def test_no_trial_comes_again_before_its_group_is_through():
         assert max(each) - min(each) <= 1
 
 
-def test_shares_are_those_of_the_order():
+def test_weights_are_those_of_the_order():
     weights = balance_weights(UNEVEN, ("key", "attack")) / len(UNEVEN)
     of = {
         name: [w for w, t in zip(weights, UNEVEN, strict=True) if t.attack == name]
@@ -324,10 +336,12 @@ def test_shares_are_those_of_the_order():
 
 
 def test_balanced_orders_follow_from_seed_and_epoch():
-    one, same, other = (Order(UNEVEN, replace(CONFIG, balance=("key",), seed=seed)) for seed in (3, 3, 4))
-    assert one.epoch(2).tolist() == same.epoch(2).tolist()
-    assert one.epoch(2).tolist() != one.epoch(3).tolist()
-    assert one.epoch(2).tolist() != other.epoch(2).tolist()
+    def order(seed: int, epoch: int) -> list[int]:
+        return epoch_order(UNEVEN, replace(CONFIG, balance=("key",), seed=seed), epoch).tolist()
+
+    assert order(3, 2) == order(3, 2)
+    assert order(3, 2) != order(3, 3)
+    assert order(3, 2) != order(4, 2)
 
 
 # ------------------------------------------------------------------------------------------- augmentation, vocoders
@@ -340,19 +354,19 @@ AUGMENTED = replace(
 )
 
 
-def augmented_batches(train: Partition, config: Config, epoch: int = 1) -> list[torch.Tensor]:
-    return [torch.cat([x, y[:, None].float()], dim=1) for x, y in train_loader(train, LENGTH, config, epoch)]
+def augmented_batches(train: Waveforms, config: Config, epoch: int = 1) -> list[torch.Tensor]:
+    return joined(train_loader(train, LENGTH, config, epoch))
 
 
 def test_augmented_batches_are_the_same_whatever_reads_them(tiny_corpus, tmp_path):
     plain = ASVspoof2019(tiny_corpus).partition("train")
-    packed = with_pack(plain, replace(CONFIG, cache="ram", cache_path=str(tmp_path)), CPU)
-    trains = [partition.with_vocoded(AUGMENTED.vocode) for partition in (plain, plain, packed)]
+    pack = open_waveforms(plain, replace(CONFIG, cache="ram", cache_path=str(tmp_path)), CPU).pack
+    trains = [Waveforms(plain.with_vocoded(AUGMENTED.vocode), each) for each in (None, None, pack)]
     workers = [0, 2, 2]
     here, elsewhere, from_pack = (
         augmented_batches(train, replace(AUGMENTED, num_workers=n)) for train, n in zip(trains, workers, strict=True)
     )
-    assert len(here) == len(trains[0].trials) // 5
+    assert len(here) == len(trains[0]) // 5
     assert all(torch.equal(a, b) for a, b in zip(here, elsewhere, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(here, from_pack, strict=True))
     assert not torch.equal(here[0], augmented_batches(trains[0], AUGMENTED, epoch=2)[0])
@@ -367,7 +381,7 @@ def test_vocoded_trials_are_spoof_of_the_same_words(tiny_corpus):
     added = more.trials[len(train.trials) :]
     assert [trial.utt_id for trial in added[:2]] == [f"{trial.utt_id}~lpc" for trial in bonafide[:2]]
     assert {(trial.attack, trial.key) for trial in added} == {("lpc", "spoof"), ("griffin_lim", "spoof")}
-    dataset = data_utils.SpeechDataset(more, 16000, (3, 0))
+    dataset = data_utils.SpeechDataset(Waveforms(more), 16000, (3, 0))
     index = more.trials.index(added[-1])
     original = next(i for i, trial in enumerate(train.trials) if f"{trial.utt_id}~griffin_lim" == added[-1].utt_id)
     (copy, source), labels, _ = dataset.__getitems__([index, original])

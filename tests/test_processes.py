@@ -28,7 +28,7 @@ from common.errors import UserError
 from common.processes import Processes, peers_alive
 from config import Config
 from corpora.asvspoof import ASVspoof2019
-from data_utils import Order
+from corpora.balance import epoch_batches
 from utils import load_checkpoint
 
 # Of each training batch the epoch and the trials, in $TRIALS.<rank>.
@@ -113,11 +113,11 @@ def test_two_processes_train_as_one(tiny_corpus, tmp_path, changes):
         np.testing.assert_allclose(scores, expected, atol=1e-4)
 
     config = Config(model_config={}, batch_size=changes.get("batch_size", 6))
-    order = Order(ASVspoof2019(tiny_corpus).partition("train").trials, config)
+    partition = ASVspoof2019(tiny_corpus).partition("train")
     alone, *parts = (np.array(trials(run, rank)) for run, rank in ((one, 0), (two, 0), (two, 1)))
     for epoch in range(3):  # the third is for swa's batch norm
         steps = 24 // config.batch_size
-        expected = np.stack([order.batch(epoch, step) for step in range(steps)])  # (steps, batch)
+        expected = epoch_batches(partition.trials, config, epoch)  # (steps, batch)
         batches = [rank[rank[:, 0] == epoch, 1:].reshape(steps, -1) for rank in (alone, *parts)]
         np.testing.assert_array_equal(batches[0], expected)
         assert batches[1].shape == batches[2].shape

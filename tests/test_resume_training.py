@@ -26,7 +26,7 @@ import resume_training
 from common.errors import UserError
 from config import Config
 from corpora.asvspoof import read_protocol
-from data_utils import Order
+from corpora.balance import epoch_batches
 from metrics.score_files import read_scores
 from utils import load_checkpoint
 
@@ -265,7 +265,7 @@ def test_divergence_names_the_batch(tiny_corpus, tmp_path, save_every_steps):
     assert_user_error(done, "training diverged in epoch 1, step 2 — expected a finite loss, found none, in the batch ")
     names = done.stderr.splitlines()[-1].split("in the batch ")[1].split()
     trials = read_protocol(next(tiny_corpus.glob("*/*.train.trn.txt")))
-    indices = Order(trials, Config(model_config={}, batch_size=MINI["batch_size"])).batch(epoch=0, step=1)
+    indices = epoch_batches(trials, Config(model_config={}, batch_size=MINI["batch_size"]), epoch=0)[1]
     assert names == [trials[index].utt_id for index in indices]
     if save_every_steps:
         assert names[0] in events(the_run(tmp_path), "error")[0]["message"]

@@ -12,10 +12,10 @@ from common.files import write_text
 from config import Config
 from corpora.open import open_data_set, open_eval_sets, open_partition
 from corpora.trials import Partition
-from data_utils import preflight, require_transforms, with_pack
+from corpora.waveforms import Waveforms
+from data_utils import open_waveforms, preflight, require_transforms
 from metrics.evaluate import evaluate
 from metrics.score_files import read_asv_scores, write_scores
-from metrics.scores import Scores
 from metrics.tables import format_report
 from metrics.tandem import AsvScores
 
@@ -43,6 +43,7 @@ class RunData:
             self._read_asv_scores(one)
         vocoded = [one.with_vocoded(config.vocode) if one.name == "train" else one for one in partitions]
         self.partitions = {one.name: one for one in vocoded + further}
+        self.waveforms: dict[str, Waveforms] = {}  # by name, after `pack`
 
     def _read_asv_scores(self, partition: Partition) -> None:
         """A configured file must be there; where the published one is missing, min t-DCF is not computed."""
@@ -55,12 +56,13 @@ class RunData:
             self.notes.append(f"no ASV scores{at}: min t-DCF of {partition.name} is not computed")
 
     def pack(self) -> None:
-        """Put the samples where `cache` says, which may take minutes. Raises UserError, see `with_pack`."""
+        """Put the samples where `cache` says, which may take minutes. Raises UserError, see `open_waveforms`."""
         config = self.config
         rarely_read = config if config.cache == "off" else replace(config, cache="mmap")  # keeps memory for the rest
         for name, one in self.partitions.items():
-            if one.pack is None:
-                self.partitions[name] = with_pack(one, rarely_read if name in self.eval_sets else config, self.device)
+            if name not in self.waveforms:
+                kept = rarely_read if name in self.eval_sets else config
+                self.waveforms[name] = open_waveforms(one, kept, self.device)
 
     def is_bonafide(self, name: str) -> np.ndarray:
         """(N,) bool."""
@@ -68,9 +70,7 @@ class RunData:
 
     def evaluate(self, name: str, scores: np.ndarray) -> dict:
         """`metrics.evaluate.evaluate` of scores (N,) in protocol order, with the ASV scores of the same partition."""
-        trials = self.partitions[name].trials
-        utt_id, attack = np.array([t.utt_id for t in trials]), np.array([t.attack for t in trials])
-        return evaluate(Scores(utt_id, scores, self.is_bonafide(name), attack), self.asv.get(name))
+        return evaluate(self.partitions[name].scores(scores), self.asv.get(name))
 
     def write_scores(self, name: str, scores: np.ndarray, path: Path) -> None:
         """Write the score file of a partition, in protocol order."""

@@ -7,7 +7,6 @@ write. Several processes (torchrun) each compute a part of every batch; the main
 
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from common.errors import UserError
 from common.processes import Processes
 from config import Config
 from corpora.trials import PARTITIONS
-from data_utils import ProcessPart, train_loader
+from data_utils import ProcessPart, TrainLoader, train_loader
 from scoring.detector import Detector
 from scoring.engines import TorchEngine
 from training.data import RunData
@@ -102,14 +101,13 @@ class TrainingRun:
     def train_epoch(self) -> float:
         """One pass over the training set, from `progress.step` on; returns the mean loss."""
         config, state, progress = self.config, self.state, self.state.progress
-        loader = self.train_loader(progress.epoch, skip=progress.step * config.batch_size)
+        loader = self.train_loader(progress.epoch, skip=progress.step)
         self.model.train().to(memory_format=torch.contiguous_format)  # scoring's layout trains slower, and inexactly
-        done, total = progress.step * config.accumulation_steps, state.steps_per_epoch * config.batch_size
-        batches = self.watch(loader, "train", total, f"epoch {progress.epoch + 1}", done)
-        for micro_batches in zip(*[batches] * config.accumulation_steps, strict=True):
-            indices = state.order.batch(progress.epoch, progress.step)
+        total = state.steps_per_epoch * config.batch_size
+        for batch in self.watch(loader, "train", total, f"epoch {progress.epoch + 1}", done=progress.step):
+            weight = float(state.trial_weights[batch.indices].sum())
             steps_before = progress.epoch * state.steps_per_epoch + progress.step
-            loss = state.stepper(micro_batches, float(state.trial_weights[indices].sum()), steps_before)
+            loss = state.stepper(batch.micro_batches, weight, steps_before)
             progress.step += 1
             state.losses.append((progress.step, loss))
             state.drain_losses(waiting=int(loss.is_cuda))  # a GPU computes the next step meanwhile
@@ -142,7 +140,8 @@ class TrainingRun:
         """
         swa, ema, progress = self.state.swa, self.state.stepper.ema, self.state.progress
         loader, total = self.train_loader(self.config.num_epochs), self.state.steps_per_epoch * self.config.batch_size
-        swa.refresh_batch_norm(self.watch(loader, "swa", total, "score swa"), self.device)
+        batches = self.watch(loader, "swa", total, "score swa")
+        swa.refresh_batch_norm((crops for batch in batches for crops, _ in batch.micro_batches), self.device)
         means = {"swa": swa.model} | ({"ema": ema} if ema else {})
         for name, model in means.items():
             scores, dev = self.score_dev(model)
@@ -171,17 +170,17 @@ class TrainingRun:
             numbers |= {"data_set": data_set} if data_set else {}
             self.folder.log.event("eval", epoch=self.state.progress.epoch, checkpoint=name, **numbers)
 
-    def train_loader(self, epoch: int, skip: int = 0) -> Iterable:
-        """This process's micro-batches of the epoch's random order and crops, without the first `skip` utterances."""
+    def train_loader(self, epoch: int, skip: int = 0) -> TrainLoader:
+        """The epoch's batches in random order and of random crops, without the first `skip`."""
         length = self.config.crop_samples or self.model.nb_samp
         part = ProcessPart(self.processes.rank, self.processes.size)
-        return train_loader(self.data.partitions["train"], length, self.config, epoch, skip, part)
+        return train_loader(self.data.waveforms["train"], length, self.config, epoch, skip, part)
 
     def score(self, detector: Detector, name: str) -> np.ndarray:
         """Scores (N,) of the partition `name` in protocol order."""
-        partition, phase = self.data.partitions[name], "eval" if name in self.data.eval_sets else name
-        watch = partial(self.watch, phase=phase, utterances=len(partition.trials), title=f"score {name}")
-        return score_partition(detector, partition, self.config, self.processes, watch)
+        waveforms, phase = self.data.waveforms[name], "eval" if name in self.data.eval_sets else name
+        watch = partial(self.watch, phase=phase, utterances=len(waveforms), title=f"score {name}")
+        return score_partition(detector, waveforms, self.config, self.processes, watch)
 
     def save(self, name: str, model: nn.Module, scores: np.ndarray, dev: dict, **more) -> None:
         """Write weights/<name>.pth for scoring, with what follows from its dev scores (N,) and their metrics.

@@ -10,8 +10,9 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.processes import Processes
 from config import Config, to_dict
-from corpora.trials import Partition
-from data_utils import ProcessPart, balance_weights, score_loader
+from corpora.balance import balance_weights
+from corpora.waveforms import Waveforms
+from data_utils import ProcessPart, score_loader
 from metrics.calibration import fit_calibration
 from scoring.detector import Detector
 from scoring.engines import TorchEngine
@@ -22,7 +23,7 @@ from utils import set_precision
 
 def score_partition(
     detector: Detector,
-    partition: Partition,
+    waveforms: Waveforms,
     config: Config,
     processes: Processes,
     watch: Callable[[Iterable], Iterable],
@@ -32,8 +33,8 @@ def score_partition(
     watch: iterates over the loader's batches; it may show progress, or stop by raising an exception.
     """
     rank, size = processes.rank, processes.size
-    loader = score_loader(partition, detector.engine.nb_samp, config, ProcessPart(rank, size))
-    scores = np.empty(len(partition.trials))
+    loader = score_loader(waveforms, detector.engine.nb_samp, config, ProcessPart(rank, size))
+    scores = np.empty(len(waveforms))
     for other, part in enumerate(processes.gather(detector.score(watch(loader)))):
         scores[other::size] = part
     return scores
@@ -66,7 +67,7 @@ def evaluate_weights(config: Config, data: RunData, folder: Path, device: torch.
     detector = Detector(TorchEngine(load_initial(config, config.model_path), device))
     bar = {"leave": False, "disable": None if processes.is_main else True}
     scores = score_partition(
-        detector, data.partitions["eval"], config, processes, lambda loader: tqdm(loader, "score eval", **bar)
+        detector, data.waveforms["eval"], config, processes, lambda loader: tqdm(loader, "score eval", **bar)
     )
     if processes.is_main:
         data.report("eval", scores, folder, config.eval_output)

@@ -15,8 +15,8 @@ from torch import Tensor
 from common.errors import UserError
 from common.processes import Processes
 from config import Config, to_dict
+from corpora.balance import epoch_batches
 from corpora.trials import Trial
-from data_utils import Order
 from training.folder import RunFolder
 from training.model import load_initial, require_crops
 from training.optimization import Stepper
@@ -45,7 +45,6 @@ class TrainingState:
         self, config: Config, trials: list[Trial], device: torch.device, processes: Processes, init: str | None = None
     ):
         self.trials, self.processes = trials, processes
-        self.order = Order(trials, config)
         self.trial_weights = np.array(config.class_weights)[[trial.label for trial in trials]]  # (N,)
         self.steps_per_epoch = len(trials) // config.batch_size
         if self.steps_per_epoch == 0:
@@ -111,6 +110,7 @@ class TrainingState:
         if step is None:
             (step,) = self.processes.largest(self.diverged)
         if step:
-            names = " ".join(self.trials[index].utt_id for index in self.order.batch(self.progress.epoch, step - 1))
+            batch = epoch_batches(self.trials, self.config, self.progress.epoch)[step - 1]
+            names = " ".join(self.trials[index].utt_id for index in batch)
             where = f"training diverged in epoch {self.progress.epoch + 1}, step {step}"
             raise UserError(where, "a finite loss", f"none, in the batch {names}")
