@@ -1,6 +1,6 @@
-"""Commands by the dozen: each is forked from one process that has imported torch already, which saves most of its time.
+"""Runs many commands quickly: each is forked from a process that has imported torch already.
 
-No tests, and nothing of pytest: the forked processes import this file.
+This file has no tests and does not import pytest, because the forked processes import it.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ NO_DROPOUT = "import torch; torch.nn.Dropout.forward = lambda self, x: x\n"
 
 
 def on_step(number: int, what: str, rank: int = 0) -> str:
-    """A prelude: before its training step `number` (from 1) the process of this rank does `what`, unless restarted."""
+    """A prelude: the process of this rank does `what` before training step `number` (from 1), unless restarted."""
     return f"""
 import os, signal, time
 from training import optimization
@@ -29,8 +29,8 @@ step, count = optimization.Stepper.__call__, 0
 def counted(self, *arguments):
     global count
     count += 1
-    place = [int(os.environ.get(name, 0)) for name in ("RANK", "TORCHELASTIC_RESTART_COUNT")]
-    if count == {number} and place == [{rank}, 0]:
+    rank_and_restarts = [int(os.environ.get(name, 0)) for name in ("RANK", "TORCHELASTIC_RESTART_COUNT")]
+    if count == {number} and rank_and_restarts == [{rank}, 0]:
         {what}
     return step(self, *arguments)
 optimization.Stepper.__call__ = counted
@@ -38,7 +38,7 @@ optimization.Stepper.__call__ = counted
 
 
 class Done(NamedTuple):
-    """How a command ended: by `returncode` or, if negative, by that signal."""
+    """How a command ended: its exit code, or minus the number of the signal that ended it."""
 
     returncode: int
     stdout: str
@@ -46,9 +46,9 @@ class Done(NamedTuple):
 
 
 class Command:
-    """`python <script> <arguments>` under way, in the repository's root; what it prints goes to files in `folder`.
+    """A running `python <script> <arguments>` in the repository's root; its output goes to files in `folder`.
 
-    prelude: Python that runs before the script (or in its place, where that is ""): a test's grip on what happens.
+    prelude: Python code that runs before the script, or instead of it if `script` is "".
     """
 
     def __init__(self, folder: Path, script: str, *arguments: object, prelude: str = "", **environment: object):
@@ -66,41 +66,41 @@ class Command:
         os.kill(self.process.pid, number)
 
     def wait(self, seconds: float = 300) -> Done:
-        """Its end, or TimeoutError and SIGKILL."""
+        """How it ended. Kills it and raises TimeoutError if it takes longer."""
         self.process.join(seconds)
         if self.process.is_alive():
             self.process.kill()
-            raise TimeoutError(f"{self.read(1)}\nstill runs after {seconds} s")
+            raise TimeoutError(f"{self.read(1)}\nstill running after {seconds} s")
         return Done(self.process.exitcode, self.read(0), self.read(1))
 
     def read(self, output: int) -> str:
-        """What it has printed so far, on stdout (0) or stderr (1)."""
+        """Its output so far, on stdout (0) or stderr (1)."""
         path = self._outputs[output]
         return path.read_text() if path.exists() else ""
 
     def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
-        """Wait for the condition while the command runs. Raises AssertionError if it never holds."""
+        """Wait for the condition while the command runs. Raises AssertionError if it does not come true."""
         deadline = time.monotonic() + seconds
         while not condition():
-            assert self.running(), f"ended by {self.process.exitcode} before it was so far: {self.read(1)}"
-            assert time.monotonic() < deadline, f"not so far after {seconds} s: {self.read(1)}"
+            assert self.running(), f"ended with {self.process.exitcode} before the condition held: {self.read(1)}"
+            assert time.monotonic() < deadline, f"the condition does not hold after {seconds} s: {self.read(1)}"
             time.sleep(0.0005)
 
 
 def together(folder: Path, size: int, script: str, *arguments: object, **options) -> list[Command]:
-    """As torchrun starts them: `size` processes of one command."""
+    """Start `size` processes of one command, with the environment that torchrun gives them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size} for rank in range(size)]
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size} for rank in range(size)]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [Command(folder, script, *arguments, **options, **common, **place) for place in places]
+    return [Command(folder, script, *arguments, **options, **common, **rank) for rank in ranks]
 
 
 def _server() -> multiprocessing.context.ForkServerContext:
-    """Starts the process to fork from, if there is none yet; as in `run_command`, small models get one thread."""
+    """Start the process to fork from, if there is none yet. Small models get one thread, as in `run_command`."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["main", "soundfile", "torch._dynamo"])  # all that a run comes to import
+    context.set_forkserver_preload(["main", "soundfile", "torch._dynamo"])  # everything that a run imports
     changes, before = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, os.environ.copy()
     os.environ.update(changes)
     try:
@@ -113,7 +113,7 @@ def _server() -> multiprocessing.context.ForkServerContext:
 
 
 def _run(argv: list[str], prelude: str, environment: dict[str, str], outputs: list[Path]) -> None:
-    multiprocessing.set_start_method("fork", force=True)  # as everywhere but here
+    multiprocessing.set_start_method("fork", force=True)  # only this server uses forkserver
     os.chdir(ROOT)
     os.environ.update(environment)
     for path, stream in zip(outputs, (sys.stdout, sys.stderr), strict=True):

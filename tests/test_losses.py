@@ -1,4 +1,4 @@
-"""losses.py: each loss against the formula of its paper, computed by hand; class weights; training with one."""
+"""Each loss against the formula of its paper, computed by hand; class weights; training with one of them."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_a_step_against_the_gradient_raises_bonafide_scores_and_lowers_spoof(nam
     build_loss(config_of(name), CPU)(cosines, y).backward()
     gradient = cosines.grad[:, 1]
     assert (gradient[y == 1] <= 0).all()
-    assert (gradient[y == 0] >= 0).all() or name == "P2SGrad"  # which wants 0, not less
+    assert (gradient[y == 0] >= 0).all() or name == "P2SGrad"  # whose target is 0, not less
     assert gradient.abs().max() > 0
 
 
@@ -107,7 +107,7 @@ def test_angular_losses_make_the_model_end_in_cosines(name):
         ({"loss": "focal", "label_smoothing": 0.1}, "label_smoothing.*0 with the loss focal"),
     ],
 )
-def test_what_does_not_fit_together(changes, words):
+def test_combinations_that_do_not_fit(changes, words):
     with pytest.raises(UserError, match=words):
         Config(**{"model_config": {}} | changes)
 
@@ -120,7 +120,7 @@ def test_bad_numbers(values):
         LossConfig(**values)
 
 
-def test_unknown_loss_lists_those_there_are(tmp_path):
+def test_an_unknown_loss_lists_the_known_ones(tmp_path):
     (tmp_path / "a.conf").write_text("model_config: {architecture: AASIST}\nloss: hinge\n")
     with pytest.raises(UserError, match="one of CCE, focal, OCSoftmax, AMSoftmax, P2SGrad, found 'hinge'"):
         load_config(tmp_path / "a.conf")

@@ -1,4 +1,4 @@
-"""One step is what the papers and torch say, however it is computed: in parts, again, compiled, in half precision."""
+"""A step follows the papers and torch, also in micro-batches, recomputed, compiled and in half precision."""
 
 import copy
 import functools
@@ -21,7 +21,7 @@ LABELS = torch.tensor([0, 1, 0, 0, 1, 0])
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """For so small a model a second one only waits."""
+    """A second thread only slows down so small a model."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -35,7 +35,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def make(dropout: bool = False, optim: dict | None = None, **options) -> Stepper:
-    """A stepper of the same model each time, in training mode."""
+    """A stepper whose model has the same weights each time, in training mode."""
     torch.manual_seed(0)
     model = build_model(MINI_MODEL).train()
     for module in model.modules():
@@ -50,7 +50,7 @@ def total_weight(y: torch.Tensor) -> float:
 
 
 def step(stepper: Stepper, *parts: tuple[torch.Tensor, torch.Tensor], number: int = 0) -> tuple[float, torch.Tensor]:
-    """The loss of one step, and the gradient (all parameters',) that its optimizer saw."""
+    """The loss of one step, and the gradient (of all parameters, flat) that its optimizer used."""
     seen = []
     update = stepper.optimizer.step
     stepper.optimizer.step = lambda: (seen.append(gradient(stepper.model)), update())
@@ -73,9 +73,9 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
         assert torch.equal(a[name], b[name]), name
 
 
-def assert_close(found: torch.Tensor, expected: torch.Tensor, share: float = 1e-5) -> None:
-    """Equal but for rounding, which is relative to the largest: some gradients are roundings themselves."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=share * expected.abs().max().item())
+def assert_close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """Equal but for rounding, relative to the largest value: some gradients are only rounding errors."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
 def torchs_loss(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
@@ -164,7 +164,7 @@ def test_loss_is_torchs_weighted_mean(batch, smoothing):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_in_parts_the_gradient_is_the_whole_batchs(batch, smoothing):
-    """With batch norm in evaluation mode, the mathematics is the same; the loss is weighted by the whole batch."""
+    """With batch norm in evaluation mode the results are equal; the loss is weighted by the whole batch."""
     whole, parts = make(label_smoothing=smoothing), make(label_smoothing=smoothing, accumulation_steps=3)
     whole.model.eval()
     parts.model.eval()
@@ -180,7 +180,7 @@ def test_gradients_do_not_pile_up(batch):
     assert_close(*(step(stepper, batch)[1] for _ in range(2)))
 
 
-# ------------------------------------------------------------------------------------------------- what it then does
+# -------------------------------------------------------------------------------------- what is done with the gradient
 
 
 def test_long_gradients_are_clipped_and_short_ones_not(batch):
@@ -208,7 +208,7 @@ def test_uphill_goes_rho_along_the_gradient_and_exactly_back():
 
 
 def test_sam_is_the_gradient_uphill_of_the_same_batch(batch):
-    """Against two passes written by hand; batch norm's statistics have seen the batch once."""
+    """Compared with two passes written by hand; batch norm's statistics use the batch once."""
     stepper = make(optim={"sam_rho": 0.05})
     reference = copy.deepcopy(stepper.model)
     loss, found = step(stepper, batch)
@@ -229,7 +229,7 @@ def test_sam_is_the_gradient_uphill_of_the_same_batch(batch):
 
 @pytest.mark.parametrize("options", [{"accumulation_steps": 3}, {"recompute": True}], ids=str)
 def test_sam_goes_with_the_rest(batch, options):
-    """In parts its gradient is the whole batch's; nothing sees the statistics twice."""
+    """In micro-batches the gradient is that of the whole batch; statistics are updated once."""
     plain, other = make(optim={"sam_rho": 0.05}), make(optim={"sam_rho": 0.05}, **options)
     x, y = batch
     parts = [batch]
@@ -271,8 +271,8 @@ def test_ema_follows_faster_while_it_is_young(batch, decay):
     assert make().ema is None
 
 
-def test_what_it_saves_is_all_that_it_needs(batch):
-    """Three steps at once are the bits of two, a new stepper, and one."""
+def test_its_state_is_all_that_resuming_needs(batch):
+    """Three steps give the same bits as two steps, a restored stepper, and a third."""
     options = {"dropout": False, "ema_decay": 0.9, "optim": {"base_lr": 1e-3, "amsgrad": True}}
     once, first, then = make(**options), make(**options), make(**options)
     for number in range(3):
@@ -290,7 +290,7 @@ def test_what_it_saves_is_all_that_it_needs(batch):
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Most memory that tensors took at one time while `work` ran, beyond what they took before."""
+    """Peak memory of tensors while `work` runs, beyond what they took before."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()
     events = sorted(profile.events(), key=lambda event: event.time_range.start)
@@ -323,7 +323,7 @@ def test_recomputing_is_for_training_only(batch, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"optim": {"sam_rho": 0.05}}], ids=str)
 def test_compiled_steps_are_the_same(batch, options, monkeypatch):
-    """All that torch.compile does but the kernels, which are torch's to test."""
+    """Everything that torch.compile does except the kernels, which torch tests."""
     plain = step(make(**options), batch)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""Two processes train as one does, stop together, and go on; one that dies is noticed, and torchrun's restart works."""
+"""Two processes train like one, stop together and resume; the death of one is noticed; torchrun's restart works."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ from corpora.asvspoof import ASVspoof2019
 from corpora.balance import epoch_batches
 from utils import load_checkpoint
 
-# Of each training batch the epoch and the trials, in $TRIALS.<rank>.
+# Writes the epoch and the trials of each training batch to $TRIALS.<rank>.
 LOG_TRIALS = """
 import os, data_utils
 cut = data_utils.SpeechDataset.__getitems__
@@ -44,7 +44,7 @@ data_utils.SpeechDataset.__getitems__ = logged
 
 
 def finish(commands: list[Command]) -> list[Done]:
-    """The end of all, which must be good."""
+    """How the commands ended; each must exit with 0."""
     ends = [command.wait() for command in commands]
     for end in ends:
         assert end.returncode == 0, end.stderr
@@ -63,13 +63,13 @@ def train(folder: Path, size: int, corpus: Path, *arguments: object, prelude: st
 
 @pytest.fixture(scope="module")
 def pair(tiny_corpus, tmp_path_factory) -> Path:
-    """A finished run of two processes, with all that is drawn at random; not to be changed."""
+    """A finished run of two processes, with dropout and masks. Tests must not change it."""
     return train(tmp_path_factory.mktemp("pair"), 2, tiny_corpus)
 
 
 @pytest.fixture(scope="module")
 def stopped(tiny_corpus, tmp_path_factory) -> Path:
-    """The same, stopped by a SIGTERM to the second process in the sixth of eight steps; not to be changed."""
+    """The same run, stopped by a SIGTERM to the second process in step 6 of 8. Tests must not change it."""
     folder = tmp_path_factory.mktemp("stopped")
     prelude = LOG_TRIALS + on_step(6, "os.kill(os.getpid(), signal.SIGTERM)", rank=1)
     arguments = mini(folder, tiny_corpus)
@@ -81,7 +81,7 @@ def stopped(tiny_corpus, tmp_path_factory) -> Path:
 
 
 def trials(run: Path, rank: int) -> list[list[int]]:
-    """Of each training batch the epoch and the trials, as `LOG_TRIALS` wrote them."""
+    """[epoch, *trials] of each training batch, as `LOG_TRIALS` wrote them."""
     lines = (run.parents[1] / f"trials.{rank}").read_text().splitlines()
     return [[int(number) for number in line.split()] for line in lines]
 
@@ -92,15 +92,15 @@ def columns(run: Path, name: str) -> tuple[list[str], np.ndarray]:
     return [line[0] for line in lines], np.array([float(line[-1]) for line in lines])
 
 
-# ----------------------------------------------------------------------------------------------- as one process does
+# ------------------------------------------------------------------------------------------- like one process
 
 
-SGD = {"optimizer": "sgd", "base_lr": 2e-3}  # Adam would not notice gradients that are twice as long
+SGD = {"optimizer": "sgd", "base_lr": 2e-3}  # Adam would hide gradients that are twice as long
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulation_steps": 2, "batch_size": 8, "optim_config": SGD}], ids=str)
 def test_two_processes_train_as_one(tiny_corpus, tmp_path, changes):
-    """With synchronised batch norm and nothing drawn: the same trials, once each, losses and scores; one who writes."""
+    """With synchronised batch norm and no dropout: the same trials, once each, the same losses and scores."""
     changes = {"freq_aug": False, "optim_config": {"base_lr": 1e-4}, "ema_decay": 0.9, **changes}
     prelude = NO_DROPOUT + LOG_TRIALS
     one = train(tmp_path / "one", 1, tiny_corpus, prelude=prelude, **changes)
@@ -126,7 +126,7 @@ def test_two_processes_train_as_one(tiny_corpus, tmp_path, changes):
     assert events(two, "start")[0]["processes"] == 2
 
 
-def test_eval_is_shared_too(pair, tiny_corpus, tmp_path):
+def test_eval_is_scored_in_parts(pair, tiny_corpus, tmp_path):
     best = ["--eval", "--eval_model_weights", pair / "weights" / "best.pth"]
     first, second = finish(together(tmp_path, 2, "main.py", *mini(tmp_path, tiny_corpus), *best))
     assert first.stdout.count("EER %") > 0 and second.stdout == ""
@@ -143,7 +143,7 @@ def test_seeds_are_trained_together(tiny_corpus, tmp_path):
     }
 
 
-def test_a_batch_that_cannot_be_shared(tiny_corpus, tmp_path):
+def test_a_batch_that_cannot_be_divided(tiny_corpus, tmp_path):
     for command in together(tmp_path, 2, "main.py", *mini(tmp_path, tiny_corpus, batch_size=9)):
         assert_user_error(command.wait(), "for 2 processes", "a multiple of 2, 4 or more", "found 9")
     assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
@@ -220,7 +220,7 @@ torch.save(found, folder / f"{rank}.pth")
 """
 
 
-# -------------------------------------------------------------------------------------------------- stop and go on
+# -------------------------------------------------------------------------------------------------- stop and resume
 
 
 def test_a_signal_to_one_stops_all_at_one_place(stopped):
@@ -232,7 +232,7 @@ def test_a_signal_to_one_stops_all_at_one_place(stopped):
 
 
 def test_none_leaves_before_all_is_saved(tiny_corpus, tmp_path):
-    """torchrun ends all when one has ended, and with another SIGTERM: what is being saved must be whole by then."""
+    """When one process has ended, torchrun sends SIGTERM to the others, so all wait until everything is saved."""
     slow = """
 import os
 from training import folder
@@ -271,7 +271,7 @@ def test_another_number_goes_on_too(stopped, tmp_path, size):
     assert events(run, "epoch")[0] == events(stopped, "epoch")[0]
 
 
-# ------------------------------------------------------------------------------------------------ one that dies
+# ---------------------------------------------------------------------------------------------- a process dies
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -308,7 +308,7 @@ def test_only_a_lost_peer_is_called_so(message, lost):
 
 
 def torchrun(launcher: Path, prelude: str, *arguments: object, restarts: int = 0) -> subprocess.CompletedProcess:
-    """Two processes of main.py, by torchrun as a user calls it."""
+    """Two processes of main.py, started by torchrun as a user does."""
     launcher.write_text(f"import runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\n{prelude}\n")
     with launcher.open("a") as file:
         file.write(f"runpy.run_path({str(ROOT / 'main.py')!r}, run_name='__main__')\n")
@@ -320,7 +320,7 @@ def torchrun(launcher: Path, prelude: str, *arguments: object, restarts: int = 0
 
 @pytest.mark.slow
 def test_torchruns_restart_goes_on_to_the_same_bits(tiny_corpus, pair, tmp_path):
-    """A process is killed in the second epoch; the message is in torchrun's output, and the end as if nothing was."""
+    """A process is killed in the second epoch; after the restart the results have the bits of an undisturbed run."""
     arguments = mini(tmp_path, tiny_corpus, save_every_steps=1)
     done = torchrun(
         tmp_path / "launcher.py", on_step(6, "os.kill(os.getpid(), signal.SIGKILL)", rank=1), *arguments, restarts=1
@@ -340,7 +340,7 @@ def test_without_restarts_torchrun_ends(tiny_corpus, tmp_path):
     assert load_checkpoint(the_run(tmp_path) / "weights" / "last.pth")["progress"]["step"] == 2
 
 
-# ------------------------------------------------------------------------------------------------------ one alone
+# ---------------------------------------------------------------------------------------------- a single process
 
 
 def test_alone_nothing_is_exchanged():

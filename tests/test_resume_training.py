@@ -1,4 +1,4 @@
-"""A run that is killed, at any moment and however often, ends with the bits of one that was not. Full disks, NaN."""
+"""A run that is killed at any moment, however often, ends with the bits of one that was not; full disks, NaN."""
 
 import random
 import shutil
@@ -36,13 +36,13 @@ EPOCHS, KILLS = 25, 25  # of the run that is killed and killed
 
 @pytest.fixture(scope="module")
 def finished(tiny_corpus, tmp_path_factory) -> Path:
-    """A finished run of two epochs of four steps; not to be changed."""
+    """A finished run of two epochs of four steps. Tests must not change it."""
     return train_mini(tmp_path_factory.mktemp("finished"), tiny_corpus)
 
 
 @pytest.fixture(scope="module")
 def killed(tiny_corpus, tmp_path_factory) -> Path:
-    """The same, killed before its sixth step; not to be changed."""
+    """The same run, killed before its sixth step. Tests must not change it."""
     return kill_at(tmp_path_factory.mktemp("killed"), tiny_corpus, on_step(6, KILL))
 
 
@@ -54,7 +54,7 @@ def kill_at(folder: Path, corpus: Path, prelude: str, *arguments: object, **chan
 
 
 def progress(run: Path) -> tuple[int, int]:
-    """Epochs, and batches of the next one, that the last save knows of."""
+    """Epochs, and batches of the next one, that last.pth has."""
     found = load_checkpoint(run / "weights" / "last.pth")["progress"]
     return found["epoch"], found["step"]
 
@@ -79,9 +79,9 @@ def unfinished_saves(run: Path) -> list[Path]:
 
 
 def wait_to_kill(command: Command, run: Path, rng: random.Random, startup: float, step: float) -> None:
-    """Until a moment of one of three kinds: while it starts, while it trains, while it writes a checkpoint.
+    """Wait for a random moment while the run starts, while it trains, or while it writes a checkpoint.
 
-    startup, step: seconds that these take.
+    startup, step: how many seconds these take.
     """
     kind, before = rng.choice(["start", "train", "write"]), log_size(run)
     if kind == "start":
@@ -112,7 +112,7 @@ def test_25_kills_at_random_moments_change_nothing(finished, tiny_corpus, tmp_pa
     for kill in range(KILLS):
         wait_to_kill(command, run, rng, startup, step)
         command.kill()
-        assert command.wait().returncode == -signal.SIGKILL, "it was done before it could be killed"
+        assert command.wait().returncode == -signal.SIGKILL, "it ended before it could be killed"
         while_writing += bool(unfinished_saves(run))
         if (run / "config.conf").exists():
             assert progress(run) >= reached
@@ -170,7 +170,7 @@ CACHES = [("off", 2), ("mmap", 0), ("ram", 2)]
 
 @pytest.mark.parametrize(("cache", "workers"), CACHES)
 def test_within_an_epoch_and_wherever_samples_come_from(finished, tiny_corpus, tmp_path, cache, workers):
-    """Killed in the middle of an epoch: what follows has the bits of an uninterrupted run, cache off, no workers."""
+    """Killed in the middle of an epoch and resumed: the bits of an uninterrupted run without cache and workers."""
     options = ["--cache", cache, "--cache_path", tmp_path / "packed", "--num_workers", workers]
     run = kill_at(tmp_path, tiny_corpus, on_step(8, KILL), *options, save_every_steps=3)
     assert progress(run) == (1, 3)
@@ -228,7 +228,7 @@ def the_run_of(folder: Path, *arguments: object) -> Path:
 
 
 def test_full_disk(finished, tiny_corpus, tmp_path):
-    """One line; what was saved before still loads, and goes on to the same bits when there is room again."""
+    """One line of error. The last save still loads, and the run resumes to the same bits when there is room again."""
     full = """
 import resource
 from training import folder
@@ -259,7 +259,7 @@ def test_full_disk_for_the_log_as_well(tiny_corpus, tmp_path):
 
 @pytest.mark.parametrize("save_every_steps", [0, 1])
 def test_divergence_names_the_batch(tiny_corpus, tmp_path, save_every_steps):
-    """The folder stays if there is progress in it, with the error in its log."""
+    """The folder stays, with the error in its log, if there is progress in it."""
     changes = {"optim_config": {"base_lr": 1e30}, "save_every_steps": save_every_steps}
     done = Command(tmp_path, "main.py", *mini(tmp_path, tiny_corpus, **changes)).wait()
     assert_user_error(done, "training diverged in epoch 1, step 2 — expected a finite loss, found none, in the batch ")
@@ -311,7 +311,7 @@ def test_the_newest_unfinished_run_is_found(killed, finished, tmp_path, monkeypa
 
 
 def test_options_are_passed_on(killed, finished, tiny_corpus, tmp_path):
-    """The data set has moved meanwhile, and is to be kept in memory."""
+    """The data set has moved, and its samples are now kept in memory."""
     run, corpus = shutil.copytree(killed, tmp_path / "run"), shutil.copytree(tiny_corpus, tmp_path / "moved")
     options = ["--database_path", corpus, "--cache", "ram", "--cache_path", tmp_path / "packed", "--device", "cpu"]
     command = resume(tmp_path, run / "weights" / "last.pth", *options)

@@ -1,4 +1,4 @@
-"""A run's log: what resuming cuts off; logs half written, cut off, broken and hostile are read and counted."""
+"""The log of a run: writing, cutting it off on resume, and reading logs that are incomplete, broken or hostile."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def lines(*events: dict) -> bytes:
 
 
 def training(epochs: int, first: int = 1, since: float = 1e9, each: float = 62.5) -> list[dict]:
-    """The epochs from `first` on, of `each` seconds: dev EER 100/k %, min t-DCF 1/k, loss 2/k."""
+    """Events of the epochs k from `first` on, `each` seconds long: dev EER 100/k %, min t-DCF 1/k, loss 2/k."""
     return [
         event(
             "epoch",
@@ -122,7 +122,7 @@ def test_a_half_written_line_waits_for_its_end(tmp_path):
 
 @pytest.mark.parametrize("more", [0, 1, 20])
 def test_a_log_that_a_resumed_run_rewrote_is_read_anew(tmp_path, more):
-    """Cut off after epoch 2; it may be shorter than what was read, or by the next look longer."""
+    """Cut off after epoch 2; then it is shorter than what was read, or longer again by the next look."""
     path = tmp_path / "log.jsonl"
     path.write_bytes(lines(event("start"), *training(4), event("progress", epoch=5)))
     log = read(path)

@@ -1,4 +1,4 @@
-"""Several seeds of one configuration: the numbers are the textbook's, and what cannot be compared is refused."""
+"""The summary of several seeds: textbook statistics; runs that cannot be compared are refused."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ CONFIG = Config(model_config=TINY_MODEL)
 
 
 def make_run(folder: Path, seed: int, eer: float, ended: bool = True, config: Config = CONFIG, **start) -> Path:
-    """A run of ten epochs whose best.pth has `eer` % on eval and half of that on dev; swa.pth 0.1 more on each."""
+    """A folder of a run of ten epochs: best.pth has `eer` % on eval and half of it on dev, swa.pth 0.1 more on each."""
     events = [event("start", seed=seed, **start), *training(10 if ended else 4)]
     for name, more in (("best", 0.0), ("swa", 0.1)) if ended else ():
         dev = {"dev_eer_percent": eer / 2 + more, "dev_min_tdcf": eer / 80}
@@ -101,12 +101,12 @@ def test_data_sets_that_all_runs_have_are_summarised():
         ([run_of(1), run_of(2, results={"swa": {"eer_percent": 1.0}})], "other checkpoints .* best, found swa"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(runs, words):
+def test_runs_that_cannot_be_compared_are_refused(runs, words):
     with pytest.raises(UserError, match=words):
         summarise(runs)
 
 
-def test_where_the_data_lay_does_not_matter_what_was_trained_does(tmp_path):
+def test_places_of_data_may_differ_settings_may_not(tmp_path):
     elsewhere = replace(CONFIG, database_path=("2019:/other/LA",), eval_sets=("itw:/x",), num_workers=0, cache="mmap")
     runs = [
         read_seed_run(make_run(tmp_path / "a", 1, 1.0)),
@@ -123,7 +123,7 @@ def test_where_the_data_lay_does_not_matter_what_was_trained_does(tmp_path):
             summarise([runs[0], read_seed_run(make_run(tmp_path / name, 2, 1.1, **changes))])
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot read .*log.jsonl: No such file"):
         read_seed_run(tmp_path)
     (tmp_path / "log.jsonl").write_text("my thesis\n")

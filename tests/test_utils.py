@@ -38,7 +38,7 @@ def test_cuda_asked_for_and_absent():
         pick_device("cuda")
 
 
-def test_what_a_cpu_does_not_have_is_said(capsys, monkeypatch):
+def test_notes_on_precisions_that_a_cpu_lacks(capsys, monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(utils, "computes_bf16", lambda: True)
     for precision in ("fp32", "bf16"):
