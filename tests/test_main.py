@@ -32,6 +32,7 @@ from forks import NO_DROPOUT, Command
 import evaluation
 from common.files import exclusive
 from config import load_config
+from training.log_events import parse_event
 from utils import load_checkpoint
 
 TINY = {
@@ -85,7 +86,9 @@ def test_run_folder_holds_what_it_promises(finished):
 
 
 def test_log_has_every_epoch_and_both_evaluations(finished):
-    events = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    lines = (finished / "log.jsonl").read_bytes().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert all(event.items() <= parse_event(line).items() for event, line in zip(events, lines, strict=True))
     assert [event["event"] for event in events] == ["start", "epoch", "epoch", "eval", "eval", "end"]
     assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1, 2]
     assert events[1]["loss"] > 0
