@@ -1,4 +1,7 @@
-"""Seeds, device and precision, checkpoints."""
+"""Seeds, device and precision, checkpoints; and what a checkpoint file holds.
+
+    python utils.py inspect models/weights/LCNN-mixed.pth
+"""
 
 import hashlib
 import io
@@ -15,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.command import Parser, run
 from common.errors import UserError
 from common.files import replacing
 from config import Config, load_config
@@ -192,3 +196,33 @@ def _read_stored_zip(path: str | os.PathLike) -> bytes:
 def _plain_names(weights: dict[str, Any]) -> dict[str, Any]:
     """Names without the `module.` that DataParallel puts in front."""
     return {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ command
+
+
+def describe_checkpoint(path: str | os.PathLike) -> str:
+    """What a checkpoint holds, a line for each fact. Raises UserError."""
+    model, checkpoint = load_model(path)
+    config, count = checkpoint["config"], sum(p.numel() for p in model.parameters())
+    facts = {"architecture": config["model_config"]["architecture"], "parameters": f"{count:,}"}
+    if "database_path" in config:
+        paths = config["database_path"]  # one string in checkpoints of older versions
+        facts["trained on"] = paths if isinstance(paths, str) else " ".join(paths)
+    if checkpoint.get("dev_eer") is not None:
+        facts["dev EER"] = f"{100 * checkpoint['dev_eer']:.3f} %"
+    facts |= {name: checkpoint[name] for name in ("epoch", "threshold", "calibration") if name in checkpoint}
+    facts |= {"fields": ", ".join(sorted(checkpoint)), "SHA-256": checkpoint["sha256"]}
+    return "\n".join(f"{name:<13} {value}" for name, value in facts.items())
+
+
+def main() -> None:
+    parser = Parser(prog="utils.py", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    inspect = commands.add_parser("inspect", help="print what a checkpoint file holds")
+    inspect.add_argument("checkpoint", metavar="FILE")
+    print(describe_checkpoint(parser.parse_args().checkpoint))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -36,8 +36,8 @@ LOG_TRIALS = """
 import os, data_utils
 cut = data_utils.SpeechDataset.__getitems__
 def logged(self, indices):
-    if self.crops:
-        print(self.crops[1], *indices, file=open(f"{os.environ['TRIALS']}.{os.environ.get('RANK', 0)}", "a"))
+    if self.seeds:
+        print(self.seeds[1], *indices, file=open(f"{os.environ['TRIALS']}.{os.environ.get('RANK', 0)}", "a"))
     return cut(self, indices)
 data_utils.SpeechDataset.__getitems__ = logged
 """

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import ROOT, TINY_MODEL, Malice, assert_user_error
+from conftest import ROOT, TINY_MODEL, Malice, assert_user_error, run_command, save_tiny
 
 import utils
 from common.errors import UserError
@@ -152,3 +152,12 @@ def test_bad_checkpoints(tmp_path, kind, words):
         load_model(path)
     assert "bad.pth" in str(error.value)
     assert not (tmp_path / "ran").exists()
+
+
+def test_inspect_says_what_a_checkpoint_holds(tmp_path):
+    done = run_command("utils.py", "inspect", save_tiny(tmp_path / "tiny.pth", dev_eer=0.125, epoch=7))
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.replace("dev EER", "dev_eer").splitlines())
+    assert lines["architecture"] == "AASIST" and lines["dev_eer"] == "12.500 %" and lines["epoch"] == "7"
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    assert_user_error(run_command("utils.py", "inspect", tmp_path / "text.pth"), "text.pth", "torch.save")
