@@ -133,7 +133,7 @@ class HeteroGraphAttention(nn.Module):
 class GraphBackEnd(nn.Module):
     """Sections 2.2 to 2.4: nodes → logits.
 
-    A base class and no layer of its own, since the official names of its parameters have no prefix.
+    A base class and not a submodule, because the official names of its parameters have no prefix.
     """
 
     def build_graphs(self, c: GraphConfig, channels: int, spectral_nodes: int) -> None:
@@ -170,7 +170,7 @@ class GraphBackEnd(nn.Module):
         G_S = self.pool_S(self.GAT_layer_S(spectral))  # (B, N_S', D1)
         G_T = self.pool_T(self.GAT_layer_T(temporal))  # (B, N_T', D1)
 
-        # 2.3 and 2.4, branch 1: an HS-GAL, a pool for each graph, an HS-GAL around which a residual connection leads
+        # 2.3 and 2.4, branch 1: an HS-GAL, a pool for each graph, and an HS-GAL with a residual connection
         G_T1, G_S1, stack1 = self.HtrgGAT_layer_ST11(G_T, G_S, self.master1)
         G_T1, G_S1 = self.pool_hT1(G_T1), self.pool_hS1(G_S1)  # (B, N_T'', D2), (B, N_S'', D2)
         dT, dS, d_stack = self.HtrgGAT_layer_ST12(G_T1, G_S1, stack1)

@@ -50,10 +50,11 @@ class Model(nn.Module):
         if not self.training:
             hidden, logits = zip(*(member(x, freq_aug) for member in self.members), strict=True)
             return torch.cat(hidden, dim=1), torch.stack(logits).mean(dim=0)
-        parts = [member(x[first::count], freq_aug) for first, member in enumerate(self.members)]
-        turn = torch.argsort(torch.cat([torch.arange(len(x), device=x.device)[first::count] for first in range(count)]))
-        hidden = torch.block_diag(*(part for part, _ in parts))
-        return hidden[turn], torch.cat([logits for _, logits in parts])[turn]
+        outputs = [member(x[first::count], freq_aug) for first, member in enumerate(self.members)]
+        crops = torch.cat([torch.arange(len(x), device=x.device)[first::count] for first in range(count)])
+        back = torch.argsort(crops)  # from the order of members to that of crops
+        hidden = torch.block_diag(*(features for features, _ in outputs))
+        return hidden[back], torch.cat([logits for _, logits in outputs])[back]
 
 
 def _member(model_config: dict, ensemble: ModelConfig) -> nn.Module:
