@@ -50,9 +50,6 @@ class Loop:
         self.train, self.dev = corpus.partition("train"), corpus.partition("dev")
         self.done = 0
 
-    def indices(self, epoch: int, step: int) -> np.ndarray:
-        return epoch_batches(self.train.trials, self.config, epoch)[step]
-
 
 class PlainLoop(Loop):
     """The official code's loop, with the batches and learning rates of ours."""
@@ -76,7 +73,7 @@ class PlainLoop(Loop):
         for epoch in count():
             seed = (self.config.seed, epoch)
             crops = ItemDataset(lambda i, seed=seed: self.item(self.train.trials[i], np.random.default_rng((*seed, i))))
-            yield from self.load(crops, batch_sampler=[self.indices(epoch, s) for s in range(self.steps_per_epoch)])
+            yield from self.load(crops, batch_sampler=epoch_batches(self.train.trials, self.config, epoch).tolist())
 
     def forward(self, batch) -> torch.Tensor:
         x, y = (part.to(self.device) for part in batch)
