@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError
+from common.text_files import read_lines
 from corpora.data_set import DataSet, find_audio, find_first, make_partition
 from corpora.trials import PARTITIONS, REPORTED_SUBSET, Partition, Trial
 from metrics.protocols import read_labels
@@ -64,14 +65,8 @@ class ASVspoof2019(DataSet):
 
 def read_protocol(path: str | os.PathLike) -> list[Trial]:
     """Trials in the order of a 5-column ASVspoof 2019 protocol. Raises UserError naming the bad line."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read protocol {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"protocol {path} is not text: {error}") from error
     trials = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         trial = _parse_trial(line.split(), f"{path}, line {number}")

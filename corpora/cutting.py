@@ -15,6 +15,7 @@ from audio import SAMPLE_RATE, reading
 from audio.levels import FRAME_SAMPLES, active_frames, frame_powers
 from common.errors import UserError
 from common.pool import map_in_order
+from common.text_files import read_lines
 from metrics.scores import listing
 
 LOWER_EDGE, UPPER_EDGES = 80, (6600, 7400)  # Hz: the lower end of an utterance's band; the range of its upper end
@@ -66,11 +67,10 @@ def find_recordings(folder: Path, speakers: Path | None) -> list[SourceRecording
 def read_speakers(path: Path) -> dict[str, str]:
     """A CSV file with columns path and speaker → {path: speaker}. Raises UserError for anything else."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            rows = list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}", "a CSV file", getattr(error, "strerror", None) or error) from error
+        table = csv.DictReader(f"{line}\n" for line in read_lines(path))
+        rows = list(table)
+    except csv.Error as error:
+        raise UserError(f"cannot read {path}", "a CSV file", error) from error
     if not {"path", "speaker"} <= set(table.fieldnames or ()):
         raise UserError(f"{path}", "columns path and speaker", ", ".join(table.fieldnames or ["nothing"]))
     speaker_of = {}

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.text_files import read_lines
 
-MAX_LINE = 10_000  # bytes; real protocol lines have at most about 120
 BLOCK = 10_000  # lines parsed at a time
 _HEADER = {  # column name in files → our name
     **dict.fromkeys(("utt_id", "utt", "utterance", "filename", "file", "path", "trial", "trial_anon"), "utt_id"),
@@ -40,7 +40,7 @@ def read_table(path: str | Path, layouts: Sequence[tuple[str, ...]], kind: str) 
     Raises UserError, with the line number, when a line does not have the columns of the first one.
     """
     path = Path(path)
-    lines = _read_lines(path)
+    lines = read_lines(path)
     numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
     if not numbers:
         raise UserError(f"{path}, line 1: empty file", f"a {kind} file", "no lines")
@@ -56,40 +56,6 @@ def read_table(path: str | Path, layouts: Sequence[tuple[str, ...]], kind: str) 
             known = ", ".join(f"{len(layout)} ({' '.join(layout[:4])}{' …' * (len(layout) > 4)})" for layout in layouts)
             raise UserError(f"{path}, line {numbers[0]}: no {kind} line", f"columns: {known}", width)
     return ColumnTable(path, _columns(lines, numbers, names, delimiter, path), numbers)
-
-
-def _read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Raises UserError if it is none, before it reads a huge line to its end."""
-    lines: list[bytes] = [b""]
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                start = len(lines)
-                first, *rest = chunk.split(b"\n")
-                lines[-1] += first
-                lines += rest
-                _check_text(lines[start - 1 :], start, path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    data = b"\n".join(lines)
-    try:
-        return data.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        number = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {number}: not text", "UTF-8", f"byte 0x{data[error.start]:02x}") from error
-
-
-def _check_text(lines: list[bytes], start: int, path: Path) -> None:
-    """Raises UserError for the first line, counted from `start`, that is not text or too long."""
-    if max(map(len, lines)) <= MAX_LINE and not any(b"\0" in line or line[:2] == b"\x1f\x8b" for line in lines):
-        return
-    for number, line in enumerate(lines, start):
-        if line[:2] == b"\x1f\x8b":
-            raise UserError(f"{path}, line {number}: not text", "an unpacked file", "gzip data (gunzip it first)")
-        if b"\0" in line:
-            raise UserError(f"{path}, line {number}: not text", "UTF-8", "a NUL byte: a binary or UTF-16 file")
-        if len(line) > MAX_LINE:
-            raise UserError(f"{path}, line {number}: line too long", f"at most {MAX_LINE:,} bytes", f"{len(line):,}+")
 
 
 def _columns(

@@ -16,6 +16,7 @@ from audio import reading
 from audio.chunks import fit
 from common.errors import UserError
 from common.files import replacing
+from common.text_files import read_lines
 from metrics.calibration import fit_calibration
 from metrics.error_rates import compute_eer
 from metrics.scores import BONAFIDE
@@ -65,12 +66,8 @@ def export_int8(model: "nn.Module", card: ModelCard, score_set: Path, path: Path
 
 def read_score_set(path: str | Path) -> list[LabelledFile]:
     """Lines `path label`; paths are relative to the list's folder. Raises UserError naming the line at fault."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read score set {path}", "a text file", error) from error
     files = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         name, _, label = line.strip().rpartition(" ")
         if line.strip() and (not name or label not in ("bonafide", "spoof")):
             raise UserError(f"{path}, line {number}", "a path, then bonafide or spoof", repr(line))
