@@ -1,33 +1,37 @@
 """An open audio file → blocks of its samples, at its own rate and with all its channels.
 
-soundfile (libsndfile) decodes first: wav, flac, ogg, opus, mp3 and more. PyAV (FFmpeg) decodes the rest: m4a, aac,
-webm, wma, amr, the sound of videos, and some valid flac files that libsndfile rejects.
+soundfile (libsndfile) decodes first: wav, flac, ogg, opus, mp3 and more. FFmpeg (ffmpeg.py) decodes the rest: m4a, aac,
+webm, wma, amr, the sound of videos, some valid flac files that libsndfile rejects, and what follows the end that a
+header announces.
 """
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from itertools import groupby
 
 import numpy as np
 
 from audio.errors import AudioError
+from audio.ffmpeg import EXACT_EDGE_SECONDS, Blocks, FFmpegRecording, lossy_edge, require_plausible
+from audio.tails import announces_mp3_length, next_head, unheard_bytes
 
 BLOCK_SECONDS = 10.0
 BLOCK_VALUES = 2**20  # of all channels: a header may claim 64 channels at 768 kHz
-LONGEST_FRAME = 2**19  # samples: the longest real frames (Monkey's Audio) have 295,000
-RATES = range(1_000, 768_001)  # Hz
-CHANNELS = range(1, 65)
-EXACT_EDGE_SECONDS = 0.5 / RATES[-1]  # less than any sample: only rounding
-LOSSY_EDGE_SECONDS = 0.1  # encoder delay and padding make the announced length of a lossy stream inexact
-UNKNOWN_BYTES = 2**31 - 2**12  # programs that do not know a WAV's size yet write this or more
-# FFmpeg reads the length of these containers from their header; of others it guesses it from the bit rate or file size.
-LENGTH_IN_HEADER = {"flac", "wav", "aiff", "asf", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
-
-Blocks = Iterator[tuple[np.ndarray, int]]  # samples (n, channels) float32 of full scale 1, and their rate in Hz
+UNKNOWN_BYTES = 2**31 - 2**16  # programs that do not know a WAV's size yet write this or more,
+ROUND_BYTES = 10**6  # or a multiple of this
+ABSURD = 1000  # times what is there: a placeholder, not an announcement
+READ_AHEAD = {"flac", "ogg", "mp3"}  # libsndfile's place in these is not exactly where the sound ends
+READ_ON = {"w64", "voc"}  # libsndfile takes whatever follows the announced end for samples of these
+LOSSY = {"ogg", "mp3"}
+SHORTEST_SECONDS = 0.05  # shorter differences between decoders are no sound of their own
+MOST_HEADS = 100  # in one file
 
 
 class AudioDecoder:
     """Decodes one open file. Iterate over `blocks` once; afterwards the attributes describe the whole file.
+
+    All that can be heard comes, one after another: what follows the announced end, recordings joined to the first one,
+    further tracks.
 
     path: for messages. file: opened in binary mode and unbuffered, because both libraries move its descriptor.
     """
@@ -37,143 +41,133 @@ class AudioDecoder:
         self.decoder = "soundfile"  # "pyav" as soon as PyAV had to take over
         self.coding = ""  # container and encoding, as the first decoder that opened the file names them: "FLAC PCM_16"
         self.rate = self.channels = 0  # of the first block
+        self.tracks = 1  # of sound, in the recording that has most
         self.delivered = 0  # samples of each channel so far
-        self.damaged_packets = 0  # that FFmpeg could not decode and that were skipped
-        self._announced: float | None = None  # seconds
+        self.seconds = 0.0  # the same, each at its own rate
+        self.joined_at: list[float] = []  # seconds: where sound begins that the header before it does not announce
+        self.lost_seconds = 0.0  # announced by headers minus decoded; 0 if no more than is usual for the format
+        self.damaged_packets = 0  # that FFmpeg could not decode
+        self.gap_seconds = 0.0  # silence in their place
+        self.unheard_bytes = 0  # after the end of the sound: nothing decodes them
+        self._announced: float | None = None  # seconds, by the first recording's header
         self._edge = EXACT_EDGE_SECONDS
+        self._container, self._end = "", 0  # of the recording decoded last, and the byte at which its sound ends
 
     def blocks(self) -> Blocks:
-        """Blocks (n, C): soundfile's, then PyAV's from where libsndfile fails or ends short. Raises AudioError."""
-        if (yield from self._by_soundfile()):
-            return
-        self.file.seek(0)
-        yield from _gathered(self._by_pyav(skip=self.delivered))
-
-    def lost_seconds(self) -> float:
-        """Seconds announced by the header minus decoded; 0 if no more than is usual for the format."""
-        if self._announced is None:
-            return 0.0
-        lost = self._announced - self.delivered / self.rate
-        return lost if lost > self._edge else 0.0
+        """Blocks (n, C): soundfile's, then FFmpeg's from where libsndfile fails or ends. Raises AudioError."""
+        recording = FFmpegRecording(self.path, self.file)
+        complete = yield from self._by_soundfile()
+        announced_end = self.seconds
+        if not complete or self._goes_on(recording):
+            heard = yield from self._by_ffmpeg(recording, skip=self.seconds)
+            if complete and heard > announced_end + SHORTEST_SECONDS:
+                self.joined_at.append(announced_end)
+        yield from self._joined_recordings(recording)
+        self.unheard_bytes = unheard_bytes(self.file, self._end, self._container)
 
     def _by_soundfile(self) -> Generator[tuple[np.ndarray, int], None, bool]:
-        """Yield blocks (n, C); return whether the file was complete."""
+        """Yield blocks (n, C); return whether there were any, and all that the header announces."""
         import soundfile
 
         try:
             # By descriptor: by name, libsndfile would take a text file called a.vox for headerless sound.
             with soundfile.SoundFile(self.file.fileno(), closefd=False) as sound:
-                self._accept(sound.samplerate, sound.channels)
-                self.coding = f"{sound.format} {sound.subtype}"
+                require_plausible(self.path, sound.samplerate, sound.channels)
+                self.coding, self._container = f"{sound.format} {sound.subtype}", sound.format.lower()
+                if self._container in READ_ON:
+                    return False
                 self._announced = _announced_by_soundfile(sound)
-                self._edge = LOSSY_EDGE_SECONDS if sound.format == "MP3" else EXACT_EDGE_SECONDS
+                self._edge = lossy_edge(sound.samplerate) if self._container in LOSSY else EXACT_EDGE_SECONDS
                 length = _block_length(sound.samplerate, sound.channels)
                 while len(block := sound.read(length, dtype="float32", always_2d=True)):
-                    self.delivered += len(block)
-                    yield block, sound.samplerate
+                    yield self._counted(block, sound.samplerate)
+                self._end = self.file.tell()
         except soundfile.SoundFileError:
             return False
-        return self.delivered > 0 and self.lost_seconds() == 0
+        if self._container == "mp3" and not announces_mp3_length(self.file):
+            self._announced = None  # libsndfile's guess
+        return self.delivered > 0 and self._lost(self.seconds) == 0
 
-    def _by_pyav(self, skip: int) -> Blocks:
-        """Yield frames (n, C) without the first `skip` samples; an error after the first sample ends the file there."""
+    def _goes_on(self, recording: FFmpegRecording) -> bool:
+        """Whether FFmpeg finds more sound in the file than soundfile delivered."""
+        at_end = self._end == self.file.seek(0, 2) or (next_head(self.file, self._end) or 0) - self._end in (0, 1)
+        if at_end and self._container not in READ_AHEAD:
+            return False
         try:
-            for samples, rate in self._frames():
-                rest = samples[skip:]
-                skip -= len(samples) - len(rest)
-                if len(rest):
-                    self.delivered += len(rest)
-                    yield rest, rate
+            return recording.seconds() > self.seconds + recording.edge or recording.tracks > 1
         except AudioError:
-            if self.delivered == 0:
+            return False
+
+    def _by_ffmpeg(
+        self, recording: FFmpegRecording, skip: float = 0.0
+    ) -> Generator[tuple[np.ndarray, int], None, float]:
+        """Yield blocks (n, C) of all tracks, but for the first `skip` seconds; return the first track's seconds.
+
+        An error after the first sample ends the recording there.
+        """
+        start, before = (0.0 if skip else self.seconds), self.delivered
+        heard, track = self.seconds - start, 0
+        try:
+            while track < recording.tracks:
+                for block, rate in _gathered(_without(recording.frames(track), 0 if track else skip)):
+                    self.decoder, self.coding = "pyav", self.coding or recording.coding
+                    yield self._counted(block, rate)
+                    heard = heard if track else self.seconds - start
+                track += 1
+        except AudioError:
+            if self.delivered == before and not skip:
+                self.damaged_packets += recording.damaged_packets
                 raise
-            self.damaged_packets += self.decoder == "pyav"  # not if FFmpeg does not know the format
-
-    def _frames(self) -> Blocks:
-        """Frames (n, C) of the first audio stream, packet by packet, so that a bad packet loses only itself."""
-        import av
-
-        what = f"cannot read audio {self.path}"
-        try:
-            # Through the open file and with no protocol allowed, a playlist cannot make FFmpeg open anything else.
-            options = {"protocol_whitelist": "none"}
-            with av.open(_SeekableFile(self.file), "r", container_options=options, metadata_errors="ignore") as media:
-                if not media.streams.audio:
-                    raise AudioError("no_audio_stream", what, "an audio stream", "none")
-                stream = media.streams.audio[0]
-                self._describe(media, stream)
-                interleaver = _Interleaver()
-                for packet in media.demux(stream):
-                    try:
-                        frames = packet.decode()
-                    except av.FFmpegError:
-                        self.damaged_packets += 1
-                        continue
-                    for frame in frames:
-                        self._accept(frame.sample_rate, frame.layout.nb_channels)
-                        for samples in interleaver.samples(frame):
-                            yield samples, frame.sample_rate
-        except (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
-            found = f"damage or no audio ({getattr(error, 'strerror', None) or error})"
-            raise AudioError("unreadable", what, "a file that soundfile or PyAV decodes", found) from error
-
-    def _describe(self, media, stream) -> None:
-        """Note what PyAV's container and stream say of the file."""
-        codec = stream.codec_context
-        if codec is None:
-            expected = "a codec that FFmpeg decodes"
-            raise AudioError("unreadable", f"cannot read audio {self.path}", expected, "another")
-        codec.options = {"max_samples": str(LONGEST_FRAME)}
-        self.decoder, self.coding = "pyav", self.coding or f"{media.format.name} {codec.name}"
+            self.damaged_packets += bool(recording.coding)  # not if FFmpeg does not know the format
         if self._announced is None:
-            self._announced = _announced_by_pyav(media, stream)
-            self._edge = EXACT_EDGE_SECONDS if codec.name == "flac" else LOSSY_EDGE_SECONDS
+            self._announced, self._edge = recording.announced, recording.edge
+        self.lost_seconds += self._lost(heard)
+        self.gap_seconds += recording.gap_seconds
+        self.damaged_packets += recording.damaged_packets
+        self.tracks = max(self.tracks, recording.tracks)
+        self._container, self._end = recording.container or self._container, max(self._end, recording.end)
+        return heard
 
-    def _accept(self, rate: int, channels: int) -> None:
-        """Keep the first rate and channel count. Raises AudioError for values that no recording has."""
-        if rate not in RATES or channels not in CHANNELS:
-            expected = f"{CHANNELS[0]} to {CHANNELS[-1]} channels at {RATES[0]} to {RATES[-1]} Hz"
-            found = f"{channels} at {rate} Hz"
-            raise AudioError("unreadable", f"cannot read audio {self.path}", expected, found)
+    def _joined_recordings(self, first: FFmpegRecording) -> Blocks:
+        """Yield blocks (n, C) of the recordings that follow the first one in the file."""
+        search, passed = first.first_damaged or first.last_packet or self._end, first.end
+        for _ in range(MOST_HEADS):
+            if (head := next_head(self.file, search)) is None:
+                return
+            recording, before, self._announced = FFmpegRecording(self.path, self.file, head), self.seconds, None
+            search = head + 1
+            try:
+                if head < passed and recording.opened_as() == self._container:
+                    continue  # FFmpeg went on into it by itself
+                yield from self._by_ffmpeg(recording)
+                self.joined_at.append(before)
+                search = max(search, recording.first_damaged or recording.last_packet)
+                passed = recording.end
+            except AudioError:  # a tag, a picture, or chance
+                continue
+
+    def _counted(self, block: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
         if self.rate == 0:
-            self.rate, self.channels = rate, channels
+            self.rate, self.channels = rate, block.shape[1]
+        self.delivered += len(block)
+        self.seconds += len(block) / rate
+        return block, rate
+
+    def _lost(self, heard: float) -> float:
+        """Seconds announced but not heard; 0 if no more than is usual for the format, or absurd."""
+        announced = heard if self._announced is None or self._announced > ABSURD * heard else self._announced
+        return announced - heard if announced - heard > self._edge else 0.0
 
 
-class _SeekableFile:
-    """A file for PyAV, whose `seek` returns -1 on an error: PyAV would print a traceback of an exception.
-
-    It has no name: by name, FFmpeg would take a text file called a.gsm for headerless sound.
-    """
-
-    def __init__(self, file):
-        self.read, self.tell, self._seek = file.read, file.tell, file.seek
-
-    def seek(self, offset: int, whence: int) -> int:
-        try:
-            return self._seek(offset, whence)
-        except OSError:
-            return -1
-
-
-class _Interleaver:
-    """Makes FFmpeg's frames float32 (n, C), full scale 1.
-
-    It interleaves them first, because PyAV 18's `to_ndarray` reads beyond the memory of planar frames with 8 channels
-    or more.
-    """
-
-    def __init__(self):
-        self._kind = self._resampler = None
-
-    def samples(self, frame) -> Iterator[np.ndarray]:
-        import av
-
-        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        # An AudioResampler takes frames of one kind. As this one keeps the rate, it holds no samples back.
-        if kind != self._kind:
-            self._kind, self._resampler = kind, av.AudioResampler(format="flt")
-        for interleaved in self._resampler.resample(frame):
-            yield interleaved.to_ndarray().reshape(-1, frame.layout.nb_channels)
+def _without(frames: Blocks, seconds: float) -> Blocks:
+    """Frames (n, C) but for the first `seconds`; their rate may differ from soundfile's, as Opus's does."""
+    skip = None
+    for samples, rate in frames:
+        skip = round(seconds * rate) if skip is None else skip
+        rest = samples[skip:]
+        skip -= len(samples) - len(rest)
+        if len(rest):
+            yield rest, rate
 
 
 def _gathered(frames: Blocks) -> Blocks:
@@ -202,17 +196,6 @@ def _announced_by_soundfile(sound) -> float | None:
         r"^ *(?:data|SSND|Data Size) *: (\d{1,10}) \(should be (\d{1,10})\)", sound.extra_info, re.MULTILINE
     )
     claimed, there = map(int, cut.groups()) if cut else (1, 1)
-    if claimed >= UNKNOWN_BYTES or there == 0:
+    if claimed >= UNKNOWN_BYTES or (cut and claimed % ROUND_BYTES == 0) or there == 0:
         return None
     return round(sound.frames * claimed / there) / sound.samplerate
-
-
-def _announced_by_pyav(media, stream) -> float | None:
-    """Seconds by the header, or None."""
-    if media.format.name not in LENGTH_IN_HEADER:
-        return None
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    if media.duration and len(media.streams) == 1:  # with several streams it may be the video's
-        return media.duration / 1e6
-    return None

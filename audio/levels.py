@@ -7,6 +7,7 @@ import numpy as np
 from audio import SAMPLE_RATE
 
 FRAME_SAMPLES = SAMPLE_RATE // 50  # 20 ms
+CANCELS = 0.25  # the channels cancel if the mean's power is below this fraction of what it is for unlike signals
 QUIET, FLOOR = 1e-4, 1e-6  # a frame is quiet below QUIET times the loudest frame's power, or below FLOOR of full scale
 
 
@@ -24,6 +25,22 @@ def to_power_of(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def within_full_scale(y: np.ndarray) -> np.ndarray:
     """`y` as float32, scaled down to a peak of 1 if it exceeds that."""
     return (y / max(1.0, np.abs(y).max())).astype(np.float32)
+
+
+def downmix(block: np.ndarray, piece: int) -> tuple[np.ndarray, int]:
+    """The mean (n,) of the channels of `block` (n, C), and for how many samples they cancel.
+
+    In pieces, of `piece` samples, in which they cancel, as those of opposite polarity do, it is the loudest channel.
+    """
+    channels, cancelled = block.shape[1], 0
+    mono = sum(block.T / np.float32(channels))  # 10 times faster than block.mean(axis=1)
+    for first in range(0, len(block) if channels > 1 else 0, piece):
+        part = block[first : first + piece]
+        powers = np.mean(np.square(part, dtype=np.float64), axis=0)
+        if powers.max() > FLOOR and power(mono[first : first + piece]) < CANCELS * powers.mean() / channels:
+            mono[first : first + piece] = part[:, powers.argmax()]
+            cancelled += len(part)
+    return mono, cancelled
 
 
 def frame_powers(samples: np.ndarray) -> np.ndarray:

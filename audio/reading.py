@@ -17,12 +17,15 @@ import numpy as np
 from audio import SAMPLE_RATE
 from audio.decoders import AudioDecoder, Blocks
 from audio.errors import AudioError
-from audio.levels import LevelHistogram
+from audio.levels import LevelHistogram, downmix
 from common.errors import UserError
 
+LONGEST_GAP = 0.1  # s of silence in place of damaged packets; `read` refuses more
 MAX_SECONDS = 3600.0  # `read` refuses longer files: an hour is 230 MB of float32
 LONGEST_SECONDS = 24 * 3600.0  # a day: a small file may decode to years, which takes no memory but never ends
 CLIPPED = 0.999  # of full scale
+LOUDEST = 16.0  # of full scale (24 dB above it): no mix reaches it, but integers stored as floats do
+POLARITY_SECONDS = 0.5  # the channels are compared piece by piece
 # Only files with these endings count as audio when a folder is searched; a file that is named may have any ending.
 ENDINGS = frozenset((
     ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4b",
@@ -41,7 +44,12 @@ class RecordingFacts:
     channels: int = 0  # of the source
     seconds: float = 0.0  # decoded
     lost_seconds: float = 0.0  # announced by the header minus decoded; 0 if no more than is usual for the format
-    damaged_packets: int = 0  # that FFmpeg could not decode and that were skipped
+    damaged_packets: int = 0  # that FFmpeg could not decode
+    gap_seconds: float = 0.0  # silence in their place, so that what follows keeps its time
+    joined_at: tuple[float, ...] = ()  # s: where sound begins that the header before it does not announce
+    tracks: int = 1  # of sound; they are decoded one after another
+    unheard_bytes: int = 0  # after the end of the sound: nothing decodes them
+    cancelled_seconds: float = 0.0  # in which the channels cancel in their mean: the loudest one is taken
     clipped: float = 0.0  # fraction of the source's sample times at which a channel reaches 0.999 of full scale
     active_seconds: float = 0.0  # louder than −60 dBFS and than 40 dB below the loudest part: speech or any other sound
 
@@ -49,7 +57,8 @@ class RecordingFacts:
 class Recording:
     """A file to decode: iterate over it once for blocks of mono float32 (n,) at 16 kHz; then `facts` is set.
 
-    `channel` k takes only the k-th channel, counted from 1; None takes the mean of all. Iterating raises AudioError.
+    `channel` k takes only the k-th channel, counted from 1; None takes the mean of all, see `downmix`. Iterating raises
+    AudioError.
     """
 
     facts: RecordingFacts
@@ -57,9 +66,11 @@ class Recording:
     def __init__(self, path: str | os.PathLike, channel: int | None = None, max_seconds: float = LONGEST_SECONDS):
         self.path, self.channel, self.max_seconds = os.fspath(path), channel, max_seconds
         self._clipped = self._decoded = 0  # samples of the source
+        self._cancelled_seconds = 0.0
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        levels, total, self._clipped = LevelHistogram(), 0, 0
+        levels, total = LevelHistogram(), 0
+        self._clipped, self._cancelled_seconds = 0, 0.0
         with self._open() as file:
             decoder = AudioDecoder(self.path, file)
             for block in _at_16_khz(self._mono(decoder.blocks())):
@@ -67,7 +78,6 @@ class Recording:
                 if total > self.max_seconds * SAMPLE_RATE:
                     expected = f"at most {self.max_seconds:g} s"
                     raise AudioError("too_long", f"audio {self.path} is too long", expected, "more")
-                self._require_finite(block)  # resampling can turn huge finite samples into infinite ones
                 levels.add(block)
                 if len(block):
                     yield block
@@ -81,8 +91,13 @@ class Recording:
             rate=decoder.rate,
             channels=decoder.channels,
             seconds=total / SAMPLE_RATE,
-            lost_seconds=decoder.lost_seconds(),
+            lost_seconds=decoder.lost_seconds,
             damaged_packets=decoder.damaged_packets,
+            gap_seconds=decoder.gap_seconds,
+            joined_at=tuple(decoder.joined_at),
+            tracks=decoder.tracks,
+            unheard_bytes=decoder.unheard_bytes,
+            cancelled_seconds=self._cancelled_seconds,
             clipped=self._clipped / decoder.delivered,
             active_seconds=levels.active_seconds(),
         )
@@ -106,29 +121,35 @@ class Recording:
         """Blocks (n, C) → (n,), counting clipped samples."""
         for block, rate in blocks:
             channels = block.shape[1]
-            if self._require_finite(block) >= CLIPPED:
+            if self._peak(block) >= CLIPPED:
                 self._clipped += int((np.abs(block) >= CLIPPED).any(axis=1).sum())
             if self.channel is None:
-                yield sum(block.T / np.float32(channels)), rate  # 10 times faster than block.mean(axis=1)
+                mono, cancelled = downmix(block, round(POLARITY_SECONDS * rate))
+                self._cancelled_seconds += cancelled / rate
+                yield mono, rate
             elif self.channel in range(1, channels + 1):
                 yield np.ascontiguousarray(block[:, self.channel - 1]), rate
             else:
                 what = f"audio {self.path} has no channel {self.channel}"
                 raise AudioError("no_such_channel", what, f"a channel from 1 to {channels}", self.channel)
 
-    def _require_finite(self, block: np.ndarray) -> np.float32:
-        """The block's peak. Raises AudioError if any sample is NaN or infinite."""
+    def _peak(self, block: np.ndarray) -> np.float32:
+        """The block's largest sample. Raises AudioError if any is NaN, infinite or no fraction of full scale."""
         peak = np.abs(block).max(initial=0)
         if not np.isfinite(peak):
             raise AudioError("not_finite", f"audio {self.path} is damaged", "finite samples", "NaN or infinity")
+        if peak > LOUDEST:
+            expected, found = "floats within ±1 (divide integers by their full scale)", f"{peak:.0f}"
+            raise AudioError("wrong_scale", f"audio {self.path} has samples far beyond full scale", expected, found)
         return peak
 
 
 def read(path: str | os.PathLike, max_seconds: float = MAX_SECONDS) -> np.ndarray:
     """The whole file as mono (mean of channels) float32 (N,) at 16 kHz, full scale 1.
 
-    Raises UserError when the file is truncated, and AudioError when it is missing, has no audio, is empty, longer than
-    `max_seconds` or has NaN or infinite samples.
+    Recordings joined in one file, and its tracks, come one after another. Raises UserError when the file is truncated,
+    is damaged or has bytes after its end that nothing decodes. Raises AudioError when it is missing, has no audio, is
+    empty, longer than `max_seconds` or has samples that are NaN, infinite or far beyond full scale.
     """
     recording = Recording(path, max_seconds=max_seconds)
     samples, facts = np.concatenate(list(recording)), recording.facts
@@ -136,6 +157,11 @@ def read(path: str | os.PathLike, max_seconds: float = MAX_SECONDS) -> np.ndarra
         found = recording._decoded
         announced = found + round(facts.lost_seconds * facts.rate)
         raise UserError(f"audio {path} is truncated", f"{announced} samples by its header", found)
+    if facts.gap_seconds > LONGEST_GAP:
+        raise UserError(f"audio {path} is damaged", "packets that decode", f"{facts.gap_seconds:.2f} s that do not")
+    if facts.unheard_bytes:
+        found = f"{facts.unheard_bytes} bytes that nothing decodes"
+        raise UserError(f"audio {path} has more than its sound", "nothing after the end", found)
     return samples
 
 

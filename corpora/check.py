@@ -32,10 +32,15 @@ FILE_FINDINGS = {
     "undecodable": (PROBLEM, "that no decoder can read"),
     "empty": (PROBLEM, "without samples"),
     "not_finite": (PROBLEM, "with NaN or infinite samples"),
+    "wrong_scale": (PROBLEM, "with samples far beyond full scale (integers stored as floats)"),
     "truncated": (PROBLEM, "damaged or cut short"),
+    "unheard": (PROBLEM, "with bytes after their sound that nothing decodes"),
     "silent": (PROBLEM, "of digital silence"),
     "faint": (NOTE, "without any sound above −60 dBFS"),
     "clipped": (NOTE, f"clipped (more than {CLIPPED_FRACTION:.1%} of samples at full scale)"),
+    "joined": (NOTE, "with more sound after an announced end; all of it is read"),
+    "tracks": (NOTE, "of several audio tracks; they are read one after another"),
+    "cancelling": (NOTE, "whose channels cancel in their mean; the loudest one is taken"),
     "pyav": (NOTE, "that libsndfile cannot read but PyAV (FFmpeg) can"),
     "sample_rate": (NOTE, "not at 16 kHz; they are resampled"),
     "channels": (NOTE, "of several channels; their mean is taken"),
@@ -74,6 +79,14 @@ def file_faults(file: MeasuredFile | UnreadableFile) -> Iterator[tuple[str, str]
         yield "truncated", f"{facts.lost_seconds:.2f} s lost, {facts.damaged_packets} packets damaged"
     elif facts.decoder == "pyav":
         yield "pyav", facts.coding
+    if facts.unheard_bytes:
+        yield "unheard", f"{facts.unheard_bytes:,} bytes"
+    if facts.joined_at:
+        yield "joined", f"at {', '.join(f'{seconds:.2f}' for seconds in facts.joined_at)} s"
+    if facts.tracks > 1:
+        yield "tracks", f"{facts.tracks} tracks"
+    if facts.cancelled_seconds:
+        yield "cancelling", f"for {facts.cancelled_seconds:.2f} s"
     if file.silent:
         yield "silent", f"{facts.seconds:.2f} s"
     elif not facts.active_seconds:

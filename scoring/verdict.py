@@ -171,9 +171,24 @@ class Judge:
     def _weakening_conditions(self, facts: RecordingFacts) -> list[Condition]:
         """Conditions that make a score less reliable."""
         lost, clipped, active = facts.lost_seconds, 100 * facts.clipped, facts.active_seconds
+        joined = ", ".join(f"{seconds:.2f} s" for seconds in facts.joined_at)
+        cancelled = facts.cancelled_seconds
         candidates = {
             "truncated": (lost > 0, f"{lost:.2f} of {facts.seconds + lost:.2f} s announced are missing"),
-            "damaged": (facts.damaged_packets > 0, f"{facts.damaged_packets} packets could not be decoded"),
+            "damaged": (
+                facts.damaged_packets > 0,
+                f"{facts.damaged_packets} packets could not be decoded, {facts.gap_seconds:.2f} s are left silent",
+            ),
+            "unheard": (
+                facts.unheard_bytes > 0,
+                f"{facts.unheard_bytes:,} bytes follow the sound, nothing decodes them",
+            ),
+            "joined": (bool(facts.joined_at), f"more sound, judged too, follows an announced end: {joined}"),
+            "tracks": (facts.tracks > 1, f"{facts.tracks} audio tracks, judged one after another"),
+            "cancelling": (
+                facts.cancelled_seconds > 0,
+                f"the channels' mean cancels for {cancelled:.2f} s: one is judged",
+            ),
             "clipped": (facts.clipped > MAX_CLIPPED, f"{clipped:.2g} % of the samples are at full scale"),
             "short": (MIN_ACTIVE_SECONDS <= active < SHORT_SECONDS, f"only {active:.2f} s of sound"),
             "narrowband": (facts.rate < SAMPLE_RATE, f"sampled at {facts.rate} Hz, the model was trained at 16000 Hz"),

@@ -59,8 +59,8 @@ def test_same_blocks_facts_and_errors_in_order(folder, workers):
 
 
 def test_channel_reaches_the_workers(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.stack([np.full(RATE, 0.5), np.full(RATE, -0.25)], axis=1), RATE)
-    for channel, value in ((1, 0.5), (2, -0.25), (None, 0.125)):
+    soundfile.write(tmp_path / "a.wav", np.stack([np.full(RATE, 0.5), np.full(RATE, 0.25)], axis=1), RATE)
+    for channel, value in ((1, 0.5), (2, 0.25), (None, 0.375)):
         for _, recording in recordings([tmp_path / "a.wav"], 1, channel):
             np.testing.assert_allclose(read(recording), value, atol=1e-4)
 
