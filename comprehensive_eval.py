@@ -14,9 +14,10 @@ from pathlib import Path
 
 from common.command import Parser, run
 from common.errors import UserError
+from common.files import exclusive
 from corpora.open import KINDS
 from scoring.detector import Detector
-from scoring.eval_results import scores_of, write_results
+from scoring.eval_results import draw_results, evaluate_run, scores_of, write_results
 from scoring.eval_set import EvalRun, EvalSet, score_eval_set
 
 
@@ -70,13 +71,19 @@ def load_eval_sets(args) -> list[EvalSet]:
 
 
 def evaluate_on(eval_run: EvalRun, eval_set: EvalSet) -> int:
-    """Score the data set, evaluate, write the results, print the report; return the number of unreadable files."""
-    identity = eval_run.identity(eval_set)
-    scores, errors = score_eval_set(eval_run, eval_set, identity)
-    for error in errors.values():
-        print(f"error: {error}", file=sys.stderr)
-    report = write_results(eval_run, eval_set, identity, scores, errors)
-    print(f"{report}\nwritten to {eval_run.folder(eval_set)}/", flush=True)
+    """Score the data set, evaluate, write the results, print the report; return the number of unreadable files.
+
+    Raises UserError if another process writes to the results folder; PartFailed when only a figure is missing.
+    """
+    identity, folder = eval_run.identity(eval_set), eval_run.folder(eval_set)
+    with exclusive(folder, wait=False):
+        scores, errors = score_eval_set(eval_run, eval_set, identity)
+        for error in errors.values():
+            print(f"error: {error}", file=sys.stderr)
+        done = evaluate_run(eval_run, eval_set, scores)
+        report = write_results(eval_run, eval_set, identity, scores, errors, done)
+        print(f"{report}\nwritten to {folder}/", flush=True)
+        draw_results(eval_run, eval_set, done)
     return len(errors)
 
 

@@ -164,7 +164,8 @@ def main() -> None:
         comparisons = compare(systems, replicates, asv, options.seed)
     _write(options, results, comparisons)
     if options.plots:
-        draw(results, systems, options.plots)
+        files = draw(results, systems, options.plots)
+        print(f"{len(files)} figures written to {options.plots}/", file=sys.stderr)
 
 
 def _write(options, results: dict[str, dict], comparisons: list[dict]) -> None:

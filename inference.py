@@ -1,9 +1,9 @@
 """Score audio: is this speech bona fide or spoofed?
 
-    python inference.py --audio sample.m4a                                  # the bundled detector, LCNN-mixed
-    python inference.py --audio sample.m4a --model AASIST                   # the authors' own, downloaded once
+    python inference.py sample.m4a                                          # the bundled detector, LCNN-mixed
+    python inference.py sample.m4a --model AASIST                           # the authors' own, downloaded once
     python inference.py --model weights/swa.pth --audio_dir samples/ --batch --save_json
-    python inference.py --audio sample.mp3 --visualize --explain            # inference_results/sample.png
+    python inference.py --audio sample.mp3 --explain                        # inference_results/sample.png
     python inference.py --list files.txt --scores scores.txt --aggregate first    # for evaluation.py, as published
     arecord -q -t raw -f S16_LE -r 16000 -c 1 | python inference.py --stream -
 
@@ -19,9 +19,10 @@ from collections import deque
 from pathlib import Path
 
 from audio import SAMPLE_RATE
+from audio.reading import ENDINGS
 from common.command import Parser, run
 from common.errors import UserError
-from scoring.audio_files import find_audio, require_distinct_names
+from scoring.audio_files import find_audio
 from scoring.batch import BatchOutputs, score_batch
 from scoring.detector import Detector
 from scoring.verdict import AGGREGATES, VERDICT_WORDS, ChunkScore, FileResult, Judge, verdict_line, verdict_report
@@ -40,7 +41,8 @@ def parse_arguments():
     add("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--workers", type=int, default=min(4, os.cpu_count() or 1), metavar="N", help="processes that decode audio")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
+    args.audio = args.files + args.audio
     _validate(parser, args)
     for option, name in (("save_json", "results.json"), ("save_csv", "results.csv")):
         if getattr(args, option) is True:  # the flag without a path
@@ -50,7 +52,8 @@ def parse_arguments():
 
 def _add_sources(add) -> None:
     add("--model", default=BUNDLED, metavar="PATH|NAME", help=f"a file, or {', '.join(KNOWN)} (default: %(default)s)")
-    add("--audio", nargs="+", default=[], metavar="FILE", help="any format that FFmpeg decodes, video too")
+    add("files", nargs="*", default=[], metavar="FILE", help="any format that FFmpeg decodes, video too")
+    add("--audio", nargs="+", default=[], metavar="FILE", help="the same")
     add("--audio_dir", nargs="+", default=[], metavar="DIR", help="every file with an ending of audio or video")
     add("--recursive", action="store_true", help="with --audio_dir: also the folders below")
     add("--list", metavar="FILE", help="a path on each line; - reads them from stdin")
@@ -73,16 +76,16 @@ def _add_outputs(add) -> None:
     add("--scores", metavar="PATH", help="`utt_id score` lines, which evaluation.py reads")
     add("--overwrite", action="store_true", help="score again the files whose results are in --save_json")
     add("--visualize", action="store_true", help="a figure of each file in <output_dir>")
-    add("--explain", action="store_true", help="with --visualize: what the lowest chunk's score rests on")
+    add("--explain", action="store_true", help="--visualize, with what the lowest chunk's score rests on")
     add("--output_dir", default="inference_results", metavar="DIR", help="(default: %(default)s)")
     add("--batch", action="store_true", help="one line per file, as is usual for several files")
 
 
 def _validate(parser: Parser, args) -> None:
-    """Refuse options that contradict each other or are out of range; --explain selects torch."""
+    """Refuse options that contradict each other or are out of range; --explain implies --visualize and torch."""
     sources = bool(args.audio or args.audio_dir or args.list)
     if sources == bool(args.stream):
-        parser.error("give --audio, --audio_dir or --list, or --stream")
+        parser.error("give files, --audio_dir or --list, or --stream")
     ranges = {"overlap": (0, 0.95), "prior_spoof": (1e-6, 1 - 1e-6), "target_far": (0, 1), "workers": (0, 256)}
     ranges |= {"channel": (1, 1024), "threshold": (-1e9, 1e9)}
     for option, (low, high) in ranges.items():
@@ -90,10 +93,13 @@ def _validate(parser: Parser, args) -> None:
             parser.error(f"--{option}: expected {low:g} … {high:g}, found {value:g}")
     if args.threshold is not None and args.target_far is not None:
         parser.error("--threshold and --target_far both set the threshold: give one of them")
+    for option in ("save_json", "save_csv", "scores"):  # `--save_csv a.wav b.wav` would write over a recording
+        if Path(str(getattr(args, option))).suffix.lower() in ENDINGS:
+            parser.error(f"--{option} {getattr(args, option)}: that is the name of a recording; give the files first")
     if args.explain:
-        if args.engine not in ("auto", "torch") or not args.visualize:
-            parser.error("--explain goes with --visualize and --engine torch")
-        args.engine = "torch"
+        if args.engine not in ("auto", "torch"):
+            parser.error("--explain goes with --engine torch")
+        args.engine, args.visualize = "torch", True
 
 
 def print_result(result: FileResult, judge: Judge, brief: bool) -> None:
@@ -133,8 +139,6 @@ def outputs_of(args) -> BatchOutputs:
 def main() -> int:
     args = parse_arguments()
     files = [] if args.stream else find_audio(args.audio, args.list, args.audio_dir, args.recursive)
-    if args.scores or args.visualize:
-        require_distinct_names(files)
     detector = Detector.from_checkpoint(args.model, args.device, args.engine, args.precision)
     if args.overlap is None:
         args.overlap = 1 - SAMPLE_RATE / detector.engine.nb_samp if args.stream else 0.5
@@ -146,7 +150,9 @@ def main() -> int:
     failures = score_batch(
         detector, judge, files, outputs_of(args), args.workers, lambda result: print_result(result, judge, brief)
     )
-    return 0 if not failures else 1 if len(files) > 1 else 2
+    if failures.files and len(files) == 1:
+        return 2
+    return 1 if any(failures) else 0
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ the run folder, so you can also watch a run from another machine. Ctrl-C ends it
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from common.command import Parser, run
-from common.errors import UserError
+from common.errors import PartFailed, UserError
 from plots.runs import TrainingHistory, training_curves
-from plots.style import write_figure
-from training.status import RunStatus, gpu_status, newest_run, refresh_runs
+from plots.style import write_figures
+from training.status import RunStatus, gpu_status, missing_gpu_package, newest_run, refresh_runs
 from training.status_view import Snapshot, snapshot_lines
 from training.terminal import Screen
 
@@ -32,16 +33,18 @@ def main() -> int:
     if not folders:
         folders, title = [newest_run(RUNS)], f" · newest run below {RUNS}"
     known: dict[Path, RunStatus] = {}
-    screen, drawn = Screen(in_place=not options.once), None
+    screen, drawn, plotted = Screen(in_place=not options.once), None, True
+    if note := missing_gpu_package():
+        print(f"note: {note}", file=sys.stderr)
     try:
         while True:
             runs = refresh_runs(known, folders)
             screen.show(partial(snapshot_lines, Snapshot(runs, time.time(), title, gpu_status())))
             if options.plot and (histories := {one.name: history(one) for one in runs}) != drawn:
-                write_curves(histories, options.plot)
+                plotted = plot(histories, options.plot)
                 drawn = histories
             if options.once:
-                return 0
+                return 0 if plotted else 1
             time.sleep(options.interval)
     except KeyboardInterrupt:
         return 130
@@ -72,10 +75,15 @@ def history(status: RunStatus) -> TrainingHistory:
     return TrainingHistory(list(status.log.epochs), [epoch["loss"] for epoch in epochs], eer, tdcf)
 
 
-def write_curves(histories: dict[str, TrainingHistory], path: Path) -> None:
-    """Draw the curves of all runs into one figure. Raises UserError when it cannot be written."""
+def plot(histories: dict[str, TrainingHistory], path: Path) -> bool:
+    """Draw the curves of all runs into one figure. If that fails, say so and return false: watching goes on."""
     formats = [path.suffix[1:]] if path.suffix else ["png", "pdf"]
-    write_figure(training_curves(histories), path.with_suffix(""), formats)
+    try:
+        write_figures({path.with_suffix(""): partial(training_curves, histories)}, formats)
+    except PartFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 if __name__ == "__main__":

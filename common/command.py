@@ -1,13 +1,15 @@
 """Argument parsing and exit codes of all commands."""
 
 import argparse
+import codecs
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from common.errors import UserError
+from common.errors import PartFailed, UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,23 +25,61 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call `main` and exit with its return value (None: 0), 130 after Ctrl-C, or 141 if the output pipe was closed.
 
-    A UserError, or an OSError such as a full disk or a missing permission, becomes one line on stderr and exit code 2.
+    A UserError, or an OSError such as a full disk or a missing permission, becomes one line on stderr and exit code 2
+    (PartFailed: 1).
+    SIGTERM ends it like Ctrl-C, with exit code 143, also as the first process of a container.
     """
+    signal.signal(signal.SIGTERM, _terminate)
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # print file names that are not UTF-8 unchanged
+        codecs.register_error("printable", _printable)
+        sys.stdout.reconfigure(errors="printable")
     try:
         code = main() or 0
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = 1 if isinstance(error, PartFailed) else 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # `… | head`: the reader has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         code = 141
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):  # torch raises it wherever the main thread is
+            raise
+        print(f"error: a worker process died — is there enough memory? ({str(error).splitlines()[0]})", file=sys.stderr)
+        code = 2
     except OSError as error:
         print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        if error.filename is None:  # perhaps stdout itself, on a full disk
+            _discard_output()
         code = 2
+    signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))  # nothing is left to clean up
     sys.exit(code)
+
+
+def _terminate(number: int, _frame) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _open_closed_streams() -> None:
+    """Read nothing from a closed stdin, write nowhere for a closed stdout or stderr."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in this order they get descriptors 0, 1, 2
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _printable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Print the bytes of a file name that is no text unchanged, and ? for a character that the terminal lacks."""
+    error.end = error.start + 1
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeEncodeError:
+        return codecs.replace_errors(error)
+
+
+def _discard_output() -> None:
+    """Drop what is left to print, or Python's own last flush fails again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,3 +11,7 @@ class UserError(Exception):
         parts = [f"{name} {value}" for name, value in (("expected", expected), ("found", found)) if value is not None]
         message = f"{what} — {', '.join(parts)}" if parts else what
         super().__init__(" ".join(message.split()))  # on one line, even if a library's text has several
+
+
+class PartFailed(UserError):
+    """Part of the work failed, and the rest is done: a command ends with exit code 1."""

@@ -1,10 +1,12 @@
-"""Atomic file writes, and a lock that lets one process at a time write to a folder."""
+"""Atomic file writes, and locks that let one process at a time write to a folder or a file."""
 
 import os
+import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError
@@ -12,11 +14,19 @@ from common.errors import UserError
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`. On success flush it to disk and rename it to `path`, else remove it.
+    """Yield a temporary path. On success its content becomes that of `path`, else `path` stays as it was.
 
-    Raises UserError when the folder cannot be written.
+    A regular file is replaced by a rename, whole or not at all, and keeps its permissions; links to it stay. Devices,
+    pipes and this command's own output (see `is_stream`) are never replaced: the content is written into them. Raises
+    UserError when the folder cannot be written.
     """
-    path = Path(path)
+    if is_stream(path):
+        with _written_into(path) as temporary:
+            yield temporary
+        return
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise UserError(f"cannot write {path}", "a file", "a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -30,10 +40,46 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide results from the user's group
+        # mkstemp's 0600 would hide new results from the user's group
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: str | os.PathLike) -> bool:
+    """Whether `path` is a device, a pipe, a socket, or the file that stdout or stderr goes to."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # nothing there, or nothing that can be opened
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or _own_output(path) is not None
+
+
+def _own_output(path: str | os.PathLike) -> int | None:
+    """The descriptor of stdout or stderr if `path` leads to the same file, pipe or terminal."""
+    for handle in (1, 2):
+        with suppress(OSError):  # closed
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+    return None
+
+
+@contextmanager
+def _written_into(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path, and on success copy its bytes into the stream `path`, after what was printed so far."""
+    try:
+        folder = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    with folder:
+        temporary = Path(folder.name, Path(path).name)
+        temporary.touch()
+        yield temporary
+        own = _own_output(path)
+        sys.stdout.flush()
+        with temporary.open("rb") as file, open(path if own is None else os.dup(own), "wb") as out:
+            shutil.copyfileobj(file, out)
 
 
 @contextmanager
@@ -43,21 +89,45 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
     If another process holds the lock, print a note and wait; with `wait=False` raise UserError instead. Yields whether
     the folder is locked: some network disks have no locks. Raises UserError when the folder cannot be made.
     """
-    import fcntl
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+    with _locked(handle, folder, wait) as locked:
+        yield locked
+
+
+@contextmanager
+def exclusive_file(path: Path) -> Iterator[None]:
+    """Lock the file `path`, which is made empty if it is missing. Write it in place meanwhile, or the lock is lost.
+
+    Raises UserError when another process holds the lock, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    with _locked(handle, path, wait=False):
+        if not path.exists() or not os.path.samestat(os.fstat(handle), path.stat()):  # the other has just removed it
+            raise _in_use(path)
+        yield
+
+
+@contextmanager
+def _locked(handle: int, path: Path, wait: bool) -> Iterator[bool]:
+    """Lock the open file or folder, and close it at the end; see `exclusive`."""
+    import fcntl
+
     try:
         locked = True
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait:
-                raise UserError(f"{folder} is in use", "no other process that writes to it", "one") from None
-            print(f"note: waiting for another process that writes to {folder}", file=sys.stderr)
+                raise _in_use(path) from None
+            print(f"note: waiting for another process that writes to {path}", file=sys.stderr)
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:
             locked = False
@@ -66,6 +136,10 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
     finally:
         _held.discard(handle)
         os.close(handle)
+
+
+def _in_use(path: Path) -> UserError:
+    return UserError(f"{path} is in use", "no other process that writes to it", "one")
 
 
 _held: set[int] = set()  # file descriptors of the locks that this process holds

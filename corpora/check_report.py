@@ -11,6 +11,7 @@ import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from common.files import write_text
 from corpora.cues import CUES, TELLING, CueEER
 from corpora.trials import MAX_NAMED
 from plots.datasets import PartitionSummary, data_set_report
-from plots.style import write_figure
+from plots.style import write_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -176,6 +177,6 @@ def report_figure(report: CheckReport) -> "Figure":
 
 
 def write_report_figure(report: CheckReport, path: str | os.PathLike) -> None:
-    """The ending gives the format: .png, .pdf or .svg."""
+    """The ending gives the format: .png, .pdf or .svg. Raises PartFailed."""
     path = Path(path)
-    write_figure(report_figure(report), path.with_suffix(""), [path.suffix[1:]])
+    write_figures({path.with_suffix(""): partial(report_figure, report)}, [path.suffix[1:]])

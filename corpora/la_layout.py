@@ -62,7 +62,8 @@ def read_stamp(folder: Path, kind: str) -> dict | None:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`; on success it replaces `folder`, else it is removed."""
+    """Yield an empty folder beside `folder`; on success it replaces `folder`, else it is removed. A link stays one."""
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

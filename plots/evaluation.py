@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from metrics.error_rates import compute_det_curve
@@ -9,7 +10,7 @@ from metrics.scores import Scores
 from metrics.tables import with_interval
 from plots.det_roc import det_curve, roc_curve
 from plots.scores import attack_eer, confusion_matrix, score_boxes, score_distributions, score_scatter
-from plots.style import write_figure
+from plots.style import write_figures
 
 
 def draw(
@@ -18,13 +19,13 @@ def draw(
     """Draw the seven figures of `evaluate` results into `directory`.
 
     DET, ROC and attack figures show all systems together; the other four are drawn for each system in `own`, by default
-    all. Returns the files.
+    all. Returns the files. Raises PartFailed when all figures are written but those that it names.
     """
     curves = {name: compute_det_curve(scores.bonafide, scores.spoof)[:2] for name, scores in systems.items()}
     figures = {
-        "det": det_curve(curves, {name: result["eer_percent"] / 100 for name, result in results.items()}),
-        "roc": roc_curve(curves, {name: result["auc"] for name, result in results.items()}),
-        "attack_eer": attack_eer({name: _attack_eers(result) for name, result in results.items()}),
+        "det": partial(det_curve, curves, {name: result["eer_percent"] / 100 for name, result in results.items()}),
+        "roc": partial(roc_curve, curves, {name: result["auc"] for name, result in results.items()}),
+        "attack_eer": partial(attack_eer, {name: _attack_eers(result) for name, result in results.items()}),
     }
     own = list(systems) if own is None else own
     for name in own:
@@ -34,12 +35,12 @@ def draw(
         attacks = {attack: scores.score[scores.attack == attack] for attack in results[name]["per_attack"]}
         groups = {"bona fide": scores.bonafide} | (attacks or {"spoof": scores.spoof})
         figures |= {
-            f"score_distributions{suffix}": score_distributions(scores.bonafide, scores.spoof, threshold),
-            f"confusion{suffix}": confusion_matrix(results[name]["decisions"][0]["confusion"], threshold),
-            f"score_scatter{suffix}": score_scatter(scores.score, scores.is_bonafide, threshold),
-            f"score_boxes{suffix}": score_boxes(groups, threshold),
+            f"score_distributions{suffix}": partial(score_distributions, scores.bonafide, scores.spoof, threshold),
+            f"confusion{suffix}": partial(confusion_matrix, results[name]["decisions"][0]["confusion"], threshold),
+            f"score_scatter{suffix}": partial(score_scatter, scores.score, scores.is_bonafide, threshold),
+            f"score_boxes{suffix}": partial(score_boxes, groups, threshold),
         }
-    return [file for stem, figure in figures.items() for file in write_figure(figure, Path(directory) / stem)]
+    return write_figures({Path(directory) / stem: make for stem, make in figures.items()})
 
 
 def _attack_eers(result: dict) -> dict[str, tuple[float, float | None, float | None]]:

@@ -115,26 +115,32 @@ def _waveform(axes: "Axes", samples: np.ndarray, rate: int) -> None:
 
 def _spectrogram(axes: "Axes", samples: np.ndarray, rate: int) -> None:
     """Mel power, 80 dB down from the loudest point: 64 bands, windows of 32 ms, the loudest window of each column."""
-    import librosa
-
     style_axes(axes, "", "")
     taps, highest = round(0.032 * rate), min(HIGHEST, rate / 2)
     hop = int(np.clip(len(samples) // PIXELS, rate // 100, taps))  # with a wider hop, windows would skip samples
     frames = -(-len(samples) // hop)
     together = -(-frames // PIXELS)  # frames per column
     padded = np.pad(samples, ((taps - hop) // 2, taps))  # centres each window on its hop
-    columns = []
+    bands, columns = _mel_bands(np.fft.rfftfreq(taps, 1 / rate), 64, highest), []
     for first in range(0, frames, 100 * together):  # an hour at once would need half a gigabyte
         last = min(first + 100 * together, frames)
         piece = padded[first * hop : (last - 1) * hop + taps]
-        power = librosa.feature.melspectrogram(
-            y=piece, sr=rate, n_fft=taps, hop_length=hop, center=False, n_mels=64, fmax=highest, htk=True
-        )
+        windows = np.hanning(taps + 1)[:-1] * np.lib.stride_tricks.sliding_window_view(piece, taps)[::hop]
+        power = bands @ np.abs(np.fft.rfft(windows).T) ** 2
         columns.append(np.maximum.reduceat(power, np.arange(0, last - first, together), axis=1))
-    decibel = librosa.power_to_db(np.hstack(columns), ref=np.max)
+    decibel = 10 * np.log10(np.maximum(np.hstack(columns), 1e-10))
+    decibel = np.maximum(decibel, decibel.max() - 80)
     extent = (0, decibel.shape[1] * together * hop / rate, 0, _mel(highest))
     axes.imshow(decibel, cmap="Greys", origin="lower", aspect="auto", extent=extent)
     _frequency_axis(axes)
+
+
+def _mel_bands(frequencies: np.ndarray, bands: int, highest: float) -> np.ndarray:
+    """Triangular filters of equal area (bands, F) for a spectrum at `frequencies` (F,) Hz, from 0 to `highest` Hz."""
+    edges = 700 * (10 ** (np.linspace(0, _mel(highest), bands + 2)[:, None] / 2595) - 1)
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    slopes = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
+    return np.maximum(0, np.minimum(*slopes)) * 2 / (high - low)
 
 
 def _chunk_scores(axes: "Axes", timeline: Timeline, threshold: float | None, regions: bool) -> None:
@@ -251,4 +257,4 @@ def _time_axis(axes: "Axes", seconds: float, last: bool) -> None:
 
 
 def _mel(hertz: float | np.ndarray) -> float | np.ndarray:
-    return 2595 * np.log10(1 + hertz / 700)  # as librosa's htk=True and the models' filter banks
+    return 2595 * np.log10(1 + hertz / 700)  # HTK's scale, as in the models' filter banks

@@ -7,12 +7,13 @@ print.
 
 import textwrap
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.errors import PartFailed
 from common.files import replacing
 
 if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
@@ -57,6 +58,22 @@ def write_figure(figure: "Figure", stem: Path, formats: Sequence[str] = ("png", 
         with replacing(path) as temporary, _saving, matplotlib.rc_context(settings):
             figure.savefig(temporary, format=kind, dpi=300, metadata=undated.get(kind))
     return paths
+
+
+def write_figures(makers: "Mapping[Path, Callable[[], Figure]]", formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """Draw and write each figure, by its stem; returns the files.
+
+    Raises PartFailed, which names those that failed for whatever reason, when all others are written.
+    """
+    files, failed = [], []
+    for stem, make in makers.items():
+        try:
+            files += write_figure(make(), stem, formats)
+        except Exception as error:
+            failed.append(f"{stem} ({error})")
+    if failed:
+        raise PartFailed(f"not drawn: {', '.join(failed)}")
+    return files
 
 
 def column_figure(height: float, xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:

@@ -2,11 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from audio.reading import ENDINGS
 from common.errors import UserError
+from common.text_files import read_lines
 
 
 def find_audio(
@@ -27,12 +28,12 @@ def find_audio(
 
 
 def files_in_list(path: str) -> list[Path]:
-    """A path on each line; `-` reads stdin. Raises UserError."""
-    try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read list {path}", "a file with a path on each line", error.strerror) from error
-    return [Path(name.rstrip("\r")) for name in os.fsdecode(data).split("\n") if name.strip()]
+    """A path on each line; `-` reads stdin. Raises UserError.
+
+    Blanks at the ends of a line belong to the path only if there is such a file.
+    """
+    names = (name.rstrip("\r") for name in read_lines(path, errors="surrogateescape"))
+    return [Path(name if os.path.lexists(name) else name.strip()) for name in names if name.strip()]
 
 
 def files_in_folder(folder: Path, recursive: bool) -> list[Path]:
@@ -48,12 +49,25 @@ def files_in_folder(folder: Path, recursive: bool) -> list[Path]:
     return found
 
 
-def require_distinct_names(files: Iterable[Path]) -> None:
-    """Score files and figures are named by utt_id. Raises UserError if two files share one or a name has blanks."""
+def name_utterances(files: Sequence[Path]) -> dict[Path, str]:
+    """utt_id of each file: its name without the ending, or, if two files share one, the path from their common folder.
+
+    The paths keep their endings only if it takes that.
+    """
+    paths = [Path(os.path.abspath(file)) for file in files]
+    top = os.path.commonpath([path.parent for path in paths])
+    below = [path.relative_to(top) for path in paths]
+    stems, without_endings = [file.stem for file in files], [path.with_suffix("").as_posix() for path in below]
+    distinct = (names for names in (stems, without_endings) if len(set(names)) == len(names))
+    return dict(zip(files, next(distinct, [path.as_posix() for path in below]), strict=True))
+
+
+def require_distinct(utt_ids: dict[Path, str], blanks: bool) -> None:
+    """Raises UserError if two files share a name, or if a name has blanks and `blanks` is false."""
     seen = {}
-    for file in files:
-        if len(file.stem.split()) != 1:
-            raise UserError("--scores and --visualize name files without their ending", "no blanks", repr(file.stem))
-        if file.stem in seen:
-            raise UserError(f"two files are called {file.stem}", "names that differ", f"{seen[file.stem]} and {file}")
-        seen[file.stem] = file
+    for file, name in utt_ids.items():
+        if not blanks and len(name.split()) != 1:
+            raise UserError("--scores names files without their ending", "no blanks", repr(name))
+        if name in seen:
+            raise UserError(f"two files are called {name}", "each file once", f"{seen[name]} and {file}")
+        seen[name] = file

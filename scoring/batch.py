@@ -7,12 +7,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
+from common.files import exclusive_file, is_stream
 from common.processes import Processes
 from plots.recording import PICTURED_SECONDS
+from scoring.audio_files import name_utterances, require_distinct
 from scoring.detector import Detector, ScoredRecording
 from scoring.figure import save_figure
 from scoring.results import ResultsFile, process_part_path, write_csv, write_scores
@@ -30,10 +35,33 @@ class BatchOutputs:
     explain: bool = False  # figures show what the lowest chunk's score rests on
     overwrite: bool = False  # score the files again whose results are there
 
-    def document_path(self) -> Path | None:
-        """Where results are kept as they come: the JSON, or a file beside a table until the table is written."""
-        table = self.csv or self.scores
-        return self.json or (table.with_name(f"{table.name}.journal") if table else None)
+    @contextmanager
+    def kept_results(self) -> Iterator[Path | None]:
+        """Where results are kept as they come: the JSON, or a file beside a table until the table is written.
+
+        The file is locked meanwhile. Beside a device or a pipe there is no place for it, so it is a temporary one.
+        Raises UserError when another process holds the lock.
+        """
+        wanted = [path for path in (self.json, self.csv, self.scores) if path]
+        files = [path for path in wanted if not is_stream(path)]
+        with ExitStack() as stack:
+            path = None
+            if self.json in files:
+                path = self.json
+            elif files:
+                path = files[0].with_name(f"{files[0].name}.journal")
+            elif wanted:
+                path = Path(stack.enter_context(TemporaryDirectory()), "results.json")
+            if path:
+                stack.enter_context(exclusive_file(path))
+            yield path
+
+
+class BatchFailures(NamedTuple):
+    """What failed. files: those that cannot be read, or have no score for the score file."""
+
+    files: int
+    figures: int
 
 
 def score_batch(
@@ -43,53 +71,87 @@ def score_batch(
     outputs: BatchOutputs,
     workers: int,
     on_result: Callable[[FileResult], object],
-) -> int:
-    """Score the files that have no result yet and write `outputs`; returns how many files failed.
+) -> BatchFailures:
+    """Score the files that have no result yet and write `outputs`.
 
-    A file fails if it cannot be read, or has no score for the score file. Of several processes the first one counts
-    all failures, the others their own. on_result: called with each new result of this process.
+    A failed figure is named on stderr. Of several processes the first one counts all failures of files, the others
+    their own. on_result: called with each new result of this process. Raises UserError when results cannot be written.
     """
     processes = Processes(timedelta(days=30))  # one process may need days longer for its files than another
-    path, names = outputs.document_path(), [str(file) for file in files]
+    utt_ids = name_utterances(files)
+    if outputs.scores or outputs.figures:
+        require_distinct(utt_ids, blanks=not outputs.scores)
+    names = [str(file) for file in files]
     header = judge.header() | {"engine": {"name": detector.engine.name, "precision": detector.engine.precision}}
-    document = ResultsFile(path, header, outputs.overwrite) if path and processes.is_main else None
-    if document:
-        document.merge_parts(names)
-    to_do = processes.broadcast([file for file in files if document is None or str(file) not in document.offsets])
-    if done := len(files) - len(to_do):
-        print(
-            f"note: {done} of {len(files)} files are in {path} already (--overwrite: score them anew)", file=sys.stderr
-        )
-    own_document = document
-    if path and processes.size > 1:
-        own_document = ResultsFile(process_part_path(path, processes.rank), header)
-    failures = 0
-    keep_seconds = PICTURED_SECONDS if outputs.figures else 0
-    for scored in with_progress(detector, judge, to_do[processes.rank :: processes.size], workers, keep_seconds):
-        on_result(scored.result)
-        failures += scored.result.error is not None
-        if own_document:
-            own_document.append(scored.result.to_dict())
-        if outputs.figures:
-            save_figure(scored, judge, detector, outputs.figures, outputs.explain)
-    processes.barrier()
-    if document:
-        document.merge_parts(names)
-        failures = sum(result["error"] is not None for result in document.read(names))
-        failures += write_tables(document, names, outputs)
-    return failures
+    with outputs.kept_results() if processes.is_main else nullcontext() as path:
+        path = processes.broadcast(path)
+        document = None
+        if path and processes.is_main:
+            document = ResultsFile(path, header, outputs.overwrite)
+            document.merge_parts(names)
+        to_do = processes.broadcast([file for file in files if document is None or str(file) not in document.offsets])
+        if done := len(files) - len(to_do):
+            note = f"note: {done} of {len(files)} files are in {path} already (--overwrite: score them anew)"
+            print(note, file=sys.stderr)
+        own_document = document
+        if path and processes.size > 1:
+            own_document = ResultsFile(process_part_path(path, processes.rank), header)
+        failures, drawn = 0, Counter()
+        keep_seconds = PICTURED_SECONDS if outputs.figures else 0
+        for scored in with_progress(detector, judge, to_do[processes.rank :: processes.size], workers, keep_seconds):
+            utt_id = utt_ids[scored.result.path]
+            on_result(scored.result)
+            failures += scored.result.error is not None
+            if own_document:
+                own_document.append(scored.result.to_dict() | {"utt_id": utt_id})
+            if outputs.figures and not scored.result.error:
+                drawn[_draw(scored, judge, detector, outputs.figures / utt_id, outputs.explain)] += 1
+        drawn = sum(processes.gather(drawn), Counter())
+        if document:
+            document.merge_parts(names)
+            failures = sum(result["error"] is not None for result in document.read(names))
+            failures += write_tables(document, utt_ids, outputs)
+    if processes.is_main:
+        _say_where(outputs, drawn[True])
+    return BatchFailures(failures, drawn[False])
 
 
-def write_tables(document: ResultsFile, names: list[str], outputs: BatchOutputs) -> int:
+def _draw(scored: ScoredRecording, judge: Judge, detector: Detector, stem: Path, explain: bool) -> bool:
+    """Write the figure <stem>.png and .pdf; returns whether that worked. For whatever reason it fails, it is named."""
+    try:
+        save_figure(scored, judge, detector, stem, explain)
+    except Exception as error:
+        print(f"error: no figure of {scored.result.path}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _say_where(outputs: BatchOutputs, figures: int) -> None:
+    """Print where the files are."""
+    written = [str(path) for path in (outputs.json, outputs.csv, outputs.scores) if path and not is_stream(path)]
+    if outputs.figures:
+        written.append(f"{outputs.figures}/ ({figures} figures, each as PNG and PDF)")
+    if written:
+        print(f"written to {', '.join(written)}", file=sys.stderr)
+
+
+def write_tables(document: ResultsFile, utt_ids: dict[Path, str], outputs: BatchOutputs) -> int:
     """Write CSV and score file, remove the document unless it was asked for; returns the files without a score."""
     missing = []
+
+    def results() -> Iterator[dict]:
+        for result, utt_id in zip(document.read(map(str, utt_ids)), utt_ids.values(), strict=True):
+            yield result | {"utt_id": utt_id}  # an earlier run of fewer files may have called it otherwise
+
     if outputs.csv:
-        write_csv(outputs.csv, document.read(names))
+        write_csv(outputs.csv, results())
     if outputs.scores:
-        missing = write_scores(outputs.scores, document.read(names))
+        missing = write_scores(outputs.scores, results())
         for name in missing:
             print(f"error: {name} has no score: no line in {outputs.scores}", file=sys.stderr)
-    if not outputs.json:
+    if document.path != outputs.json:
+        if outputs.json:
+            document.copy_to(outputs.json)
         document.remove()
     return len(missing)
 

@@ -78,18 +78,16 @@ def scores_of(run: EvalRun, system: str, eval_set: EvalSet) -> Path:
 
 
 def write_results(
-    run: EvalRun, eval_set: EvalSet, identity: dict, scores: dict[str, float], errors: dict[str, str]
+    run: EvalRun, eval_set: EvalSet, identity: dict, scores: dict[str, float], errors: dict[str, str], done: EvalResults
 ) -> str:
-    """Evaluate, and write all files of the results folder; return the report."""
+    """Write all files of the results folder but the figures; return the report."""
     folder, names, attacks = run.folder(eval_set), eval_set.trials.utt_id, eval_set.trials.attack
     there = [row for row, name in enumerate(names.tolist()) if name in scores]
     keys, values = np.array(eval_set.keys())[there], [scores[name] for name in names[there].tolist()]
-    done = evaluate_run(run, eval_set, scores)
     write_scores(folder / "scores.txt", names[there], attacks[there], keys, values)
     report = format_eval_report(run, eval_set, errors, done)
     write_text(folder / "results_summary.txt", report)
     write_text(folder / "table.tex", format_latex_table(done.results))
-    draw(done.results, done.systems, folder / "plots", own=[run.name])
     labels = str(eval_set.partition.labels)
     metrics = {"run": identity, "checkpoint": run.checkpoint, "labels": labels, "missing": errors}
     metrics |= {**done.results[run.name], "all_rows": done.all_rows, "comparisons": done.comparisons}
@@ -97,6 +95,11 @@ def write_results(
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     (folder / PARTIAL).unlink()  # last, so that a run that is killed before can go on
     return report
+
+
+def draw_results(run: EvalRun, eval_set: EvalSet, done: EvalResults) -> None:
+    """Write the figures to plots/ of the results folder. Raises PartFailed, see `plots.evaluation.draw`."""
+    draw(done.results, done.systems, run.folder(eval_set) / "plots", own=[run.name])
 
 
 def format_eval_report(run: EvalRun, eval_set: EvalSet, errors: dict[str, str], done: EvalResults) -> str:

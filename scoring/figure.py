@@ -38,19 +38,17 @@ def draw_result(
     return recording_figure(samples, SAMPLE_RATE, timeline, threshold, result.regions, rows, saliency=saliency)
 
 
-def save_figure(scored: ScoredRecording, judge: Judge, detector: Detector, folder: Path, explain: bool = False) -> None:
-    """Write <folder>/<utt_id>.png and .pdf; with `explain`, the saliency map of the lowest chunk is a panel of them.
+def save_figure(scored: ScoredRecording, judge: Judge, detector: Detector, stem: Path, explain: bool = False) -> None:
+    """Write <stem>.png and .pdf of a file that could be read.
 
-    Does nothing for an unreadable file.
+    With `explain`, the saliency map of the lowest chunk is a panel of them.
     """
     from plots.style import write_figure
 
     result, samples = scored
-    if result.error:
-        return
     saliency = lowest_chunk_saliency(result, samples, detector) if explain and samples is not None else None
     rows = [*verdict_rows(result, judge), ("file", result.path.name)]
-    write_figure(draw_result(result, judge, samples, rows, saliency), folder / result.path.stem)
+    write_figure(draw_result(result, judge, samples, rows, saliency), stem)
 
 
 def lowest_chunk_saliency(result: FileResult, samples: np.ndarray, detector: Detector) -> "Saliency | None":

@@ -7,12 +7,13 @@ line; the next run cuts it off and continues.
 import csv
 import glob
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import replacing, write_text
+from common.files import replacing
 
 END = b"]}\n"
 CSV_COLUMNS = ("file", "utt_id", "verdict", "score", "llr", "probability_spoof", "seconds", "conditions", "regions")
@@ -21,16 +22,20 @@ CSV_COLUMNS = ("file", "utt_id", "verdict", "score", "llr", "probability_spoof",
 class ResultsFile:
     """The JSON document at `path`. Results of an earlier run with the same `header` stay, unless `overwrite`.
 
-    `offsets`: file → where its line begins, in bytes. Raises UserError when `path` holds anything else, or cannot be
-    written.
+    It is written in place, so that a lock of the file (`common.files.exclusive_file`) stays. `offsets`: file → where
+    its line begins, in bytes. Raises UserError when `path` holds anything else, or cannot be written.
     """
 
     def __init__(self, path: Path, header: dict[str, Any], overwrite: bool = False):
         self.path, self.header, self.offsets = path, header, {}
         first = json.dumps(header, allow_nan=False)[:-1] + ', "results": [\n'
-        if overwrite or not path.exists():
-            write_text(path, first + END.decode())
-        self.file = path.open("r+b")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if overwrite or not path.exists() or path.stat().st_size == 0:
+                path.write_bytes(first.encode() + END)
+            self.file = path.open("r+b")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
         if self.file.readline() != first.encode():
             raise UserError(f"{path} is there (--overwrite?)", "results of this model and these settings", "others")
         self.end = self.file.tell()
@@ -70,6 +75,11 @@ class ResultsFile:
                 self.append(result)
         for part in parts:
             part.remove()
+
+    def copy_to(self, path: Path) -> None:
+        """Write the document as it is now to another path."""
+        with replacing(path) as temporary:
+            shutil.copyfile(self.path, temporary)
 
     def remove(self) -> None:
         self.file.close()

@@ -14,7 +14,7 @@ from conftest import ROOT, TINY_MODEL, assert_user_error, run_command, save_tiny
 
 import comprehensive_eval
 import evaluation
-import plots.evaluation
+import plots.style
 from audio import reading
 from audio.chunks import fit
 from common.errors import UserError
@@ -301,7 +301,7 @@ def test_compare_overlays_and_tests_systems(command, full_run, tiny_corpus, tmp_
 
 
 def test_overlays_of_several_systems_keep_the_seven_names(full_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots.evaluation, "write_figure", lambda figure, stem: [stem])
+    monkeypatch.setattr(plots.style, "write_figure", lambda figure, stem, _: [stem])
     scores = evaluation.read_scores(full_run / "tiny" / "asvspoof2019" / "scores.txt")
     systems = {"a": scores, "b": scores}
     results = {name: evaluation.evaluate(scores) for name in systems}

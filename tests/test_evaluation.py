@@ -251,12 +251,12 @@ def test_nothing_is_drawn_without_plots():
 
 
 def test_figures_are_drawn(tmp_path, monkeypatch):
-    figures = pytest.importorskip("plots.evaluation")
+    style = pytest.importorskip("plots.style")
     systems = {"a": toy(seed=1), "b": toy(seed=2)}
     results = {name: ev.evaluate(scores) for name, scores in systems.items()}
     one = ev.draw({"a": results["a"]}, {"a": systems["a"]}, tmp_path / "one")
     assert len({path.stem for path in one}) == 7 and all(path.stat().st_size > 0 for path in one)
-    monkeypatch.setattr(figures, "write_figure", lambda figure, stem: [stem])  # writing them once is enough
+    monkeypatch.setattr(style, "write_figure", lambda figure, stem, _: [stem])  # writing them once is enough
     ev.add_intervals(results["b"], ev.bootstrap(systems["b"], None, 20, 0), systems["b"])
     assert len({path.stem for path in ev.draw(results, systems, tmp_path / "two")}) == 3 + 2 * 4
 

@@ -23,7 +23,6 @@ LIBRARIES = {"utils", "data_utils"}  # commands that packages may import
 HEAVY = {
     "av",
     "gradio",
-    "librosa",
     "matplotlib",
     "onnx",
     "onnxruntime",

@@ -147,7 +147,8 @@ class TrainingRun:
             scores, dev = self.score_dev(model)
             more = {"swa_epochs": swa.epochs} if name == "swa" else {}
             self.save(name, model, scores, dev, **more)
-            print(f"{name} {more or ''}: dev EER {dev['eer_percent']:.3f} %")
+            parts = f"epochs {', '.join(map(str, swa.epochs))}" if name == "swa" else "steps"
+            print(f"{name}.pth, the mean of {parts}: dev EER {dev['eer_percent']:.3f} %")
         set_precision("fp32", self.device)
         for name in ("best", *means):
             checkpoint = self.folder.load(name)
@@ -158,6 +159,8 @@ class TrainingRun:
             for data_set in self.data.eval_sets:
                 self.report_eval(model, name, dev, data_set)
         self.folder.log.event("end", epoch=progress.epoch, seconds=round(progress.seconds, 3))
+        names = ", ".join(f"{name}.pth" for name in ("best", *means))
+        print(f"written to {self.folder.path}/: weights/ ({names}), scores/, metrics/", flush=True)
 
     def report_eval(self, model: nn.Module, name: str, dev: dict, data_set: str | None = None) -> None:
         """Score eval, or a further eval set, in fp32 and report it. Nothing in the run depends on the result."""

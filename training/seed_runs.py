@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from common.errors import UserError
+from common.errors import PartFailed, UserError
 from common.processes import Processes
 from config import Config
 from training.data import RunData
@@ -51,14 +51,24 @@ def train_seeds(
     if not finished:
         raise failures[0]
     if processes.is_main:
-        write_results(finished, config, data, path.with_name(f"{path.name}_seeds"))
+        failures += write_results(finished, config, data, path.with_name(f"{path.name}_seeds"))
     return 1 if failures else 0
 
 
-def write_results(runs: Sequence[Path], config: Config, data: RunData, folder: Path) -> None:
-    """Write and print the summary of finished runs; of several runs without an encoder also the ensemble."""
+def write_results(runs: Sequence[Path], config: Config, data: RunData, folder: Path) -> list[UserError]:
+    """Write and print the summary of finished runs; of several runs without an encoder also the ensemble.
+
+    Returns what failed: the figure, or nothing.
+    """
+    failures = []
     summary = summarise([read_seed_run(run) for run in runs])
-    write_summary(folder, summary)
+    try:
+        write_summary(folder, summary)
+    except PartFailed as error:
+        failures.append(error)
+        print(f"error: {error}", file=sys.stderr)
     if len(runs) > 1 and "encoder" not in config.model_config:
         write_ensemble(runs, data, config, folder)
     print(format_table(summary), flush=True)
+    print(f"written to {folder}/", flush=True)
+    return failures

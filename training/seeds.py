@@ -7,6 +7,7 @@ runs may have been trained on any machine; each needs its log.jsonl and config.c
 """
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,7 +20,7 @@ from common.errors import UserError
 from common.files import write_text
 from config import INCIDENTAL, load_config, to_dict
 from plots.runs import SeedSpread, seed_spreads
-from plots.style import write_figure
+from plots.style import write_figures
 from training.log_reader import LogReader
 
 CHECKPOINTS = ("best", "swa", "ema")
@@ -211,7 +212,10 @@ def _latex_cell(found: dict | None, digits: int) -> str:
 
 
 def write_summary(folder: str | Path, summary: dict) -> list[Path]:
-    """Write summary.json, .txt and .tex, seeds.png and .pdf to `folder`; returns their paths. Raises UserError."""
+    """Write summary.json, .txt and .tex, seeds.png and .pdf to `folder`; returns their paths.
+
+    Raises UserError; PartFailed when only the figure is missing.
+    """
     texts = {
         "json": json.dumps(summary, indent=2, allow_nan=False),
         "txt": format_table(summary),
@@ -220,7 +224,7 @@ def write_summary(folder: str | Path, summary: dict) -> list[Path]:
     paths = [Path(folder) / f"summary.{kind}" for kind in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_text(path, text + "\n")
-    return paths + write_figure(seed_spreads(_panels(summary)), Path(folder) / "seeds")
+    return paths + write_figures({Path(folder) / "seeds": lambda: seed_spreads(_panels(summary))})
 
 
 def _panels(summary: dict) -> dict[str, list[SeedSpread]]:
@@ -244,6 +248,7 @@ def main() -> None:
     print(format_table(summary))
     if options.output:
         write_summary(options.output, summary)
+        print(f"summary and figure written to {options.output}/", file=sys.stderr)
 
 
 if __name__ == "__main__":

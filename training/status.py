@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ PHASES = {"train": "training", "dev": "scoring dev", "swa": "averaging", "eval":
 ENDED = {"stop": "stopped", "error": "failed", "end": "finished"}
 QUIET_SECONDS = 600  # a run without an event for a shorter time is never worth a warning
 CLOCK_SECONDS = 60  # a log's clock may be this far ahead of ours without a warning
+DEVICES = Path("/dev")
 EPOCHS_TIMED = 9  # the median time of this many newest epochs: a slow first epoch or a pause does not change it
 
 
@@ -238,6 +240,13 @@ def gpu_status() -> list[str]:
     except pynvml.NVMLError:  # no driver
         return []
     return [_one_gpu(pynvml, index) for index in range(count)]
+
+
+def missing_gpu_package() -> str | None:
+    """How to see the GPUs of this machine, if it has any that `gpu_status` cannot show."""
+    if any(DEVICES.glob("nvidia[0-9]*")) and find_spec("pynvml") is None:
+        return "this machine has a GPU; `pip install nvidia-ml-py` to see its use and memory here"
+    return None
 
 
 def _one_gpu(nvml: Any, index: int) -> str:

@@ -1,10 +1,13 @@
 """The files that visitors download: JSON, CSV, the figure, the report, and the recording that the browser plays."""
 
 import json
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from audio import SAMPLE_RATE
 from audio.reading import Recording
+from common.errors import PartFailed
 from common.files import write_text
 from scoring.results import write_csv
 from scoring.verdict import verdict_rows
@@ -16,8 +19,8 @@ EXPORTS = {"json": "JSON", "csv": "CSV", "png": "Figure (PNG)", "pdf": "Report (
 
 
 def write_exports(checked: CheckedFile, folder: Path) -> list[str]:
-    """Paths of JSON, CSV, PNG and PDF in `folder`; only the first two of a file that could not be read."""
-    from plots.style import write_figure
+    """Paths of JSON, CSV, PNG and PDF in `folder`; only the first two of a file that could not be read, or drawn."""
+    from plots.style import write_figures
 
     stem = folder / (checked.result.path.stem or "recording")
     document, table = stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.csv")
@@ -27,10 +30,10 @@ def write_exports(checked: CheckedFile, folder: Path) -> list[str]:
         return [str(document), str(table)]
     lines = [("file", checked.result.path.name)]
     lines += [(label, without_options(text)) for label, text in verdict_rows(checked.result, checked.judge)]
-    figures = [
-        write_figure(checked_figure(checked, text), stem, [kind])[0]
-        for kind, text in (("png", lines), ("pdf", [*lines, *provenance(checked)]))
-    ]
+    figures = []
+    with suppress(PartFailed):  # the page shows the reason in place of the figure
+        for kind, text in (("png", lines), ("pdf", [*lines, *provenance(checked)])):
+            figures += write_figures({stem: partial(checked_figure, checked, text)}, [kind])
     return [str(path) for path in (document, table, *figures)]
 
 

@@ -201,7 +201,7 @@ class Page:
         """Chunks, figures and exports. The exports are in `folder` until gradio has copied them."""
         if checked.sound:
             yield {self.chunks: chunk_timeline(checked, self._serve_sound(checked.sound))}
-            yield {self.panels[name]: panel for name, panel in figure_panels(checked).items()}
+            yield {self.panels[name]: panel for name, panel in self._panels(checked).items()}
         else:
             yield {widget: message_card("There is nothing to draw.") for widget in (self.chunks, *self.panels.values())}
         folder = folder / "exports"
@@ -210,8 +210,15 @@ class Page:
             button: self.gr.update(value=path, interactive=True)
             for button, path in zip(
                 self.exports, write_exports(checked, folder), strict=False
-            )  # of a bad file only two
+            )  # only two of a bad file, or if the figure fails
         }
+
+    def _panels(self, checked: CheckedFile) -> dict[str, str]:
+        """HTML of each panel; the reason if they cannot be drawn, which takes nothing from the verdict."""
+        try:
+            return figure_panels(checked)
+        except Exception as error:
+            return dict.fromkeys(self.panels, error_card(error))
 
     def _serve_sound(self, sound: Path) -> str:
         """The URL of `sound` for the browser. gradio serves and later removes it like an upload."""
@@ -251,4 +258,8 @@ class Page:
                 self.counts: verdict_counts(checks),
                 self.all_csv: self.gr.update(value=str(path), interactive=True),
             }
-            yield {self.histogram: score_histogram(checks)}
+            try:
+                histogram = score_histogram(checks)
+            except Exception as error:  # which takes nothing from the verdicts
+                histogram = error_card(error)
+            yield {self.histogram: histogram}
