@@ -15,6 +15,7 @@ CHANNELS = range(1, 65)
 EXACT_EDGE_SECONDS = 0.5 / RATES[-1]  # less than any sample: only rounding
 # FFmpeg reads the length of these containers from their header; of others it guesses it from the bit rate or file size.
 LENGTH_IN_HEADER = {"flac", "wav", "aiff", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+RESYNCHRONISES = {"mp3", "aac", "ac3"}  # FFmpeg looks for frames of these in whatever follows
 # FFmpeg's own decoders of these fail on the packets of comfort noise in pauses.
 PREFERRED_DECODERS = {"amrnb": "libopencore_amrnb", "amrwb": "libopencore_amrwb"}
 
@@ -33,7 +34,10 @@ class FFmpegRecording:
         self.damaged_packets = 0  # of all tracks: not decoded
         self.gap_seconds = 0.0  # silence that takes their place
         self.last_packet = self.end = 0  # bytes from the file's start: where the last packet begins and ends
-        self.first_damaged = 0  # the byte at which the first packet begins that could not be decoded
+
+    def search_from(self) -> int:
+        """The byte from which another recording's head may follow; 0 if FFmpeg did not find any packet."""
+        return self.start + 1 if self.container in RESYNCHRONISES and self.damaged_packets else self.last_packet
 
     def opened_as(self) -> str:
         """The container. Raises AudioError."""
@@ -64,7 +68,6 @@ class FFmpegRecording:
                     frames = decoder.decode(packet) if packet.size else decoder.decode(None)
                 except av.FFmpegError:
                     self.damaged_packets += 1
-                    self.first_damaged = self.first_damaged or self.start + (packet.pos or 0)
                     gap += float((packet.duration or 0) * (packet.time_base or 0))
                     continue
                 for frame in frames:
@@ -89,8 +92,8 @@ class FFmpegRecording:
                 self._describe(media)
                 yield media
         except (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
-            found = f"damage or no audio ({getattr(error, 'strerror', None) or error})"
-            raise AudioError("unreadable", what, "a file that soundfile or PyAV decodes", found) from error
+            found = f"a damaged file, or one without sound ({getattr(error, 'strerror', None) or error})"
+            raise AudioError("unreadable", what, "a recording that can be played", found) from error
 
     def _describe(self, media) -> None:
         stream = media.streams.audio[0]

@@ -31,6 +31,10 @@ def sown(tiny_corpus, tmp_path_factory) -> Path:
     done = sow(folder, tiny_corpus)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best of n is luck") == 1
+    assert done.stdout.count("swa.pth, the mean of epochs 2: dev EER ") == 2
+    assert done.stdout.count("ema.pth, the mean of steps: dev EER ") == 2
+    assert done.stdout.count("weights/ (best.pth, swa.pth, ema.pth), scores/, metrics/\n") == 2
+    assert done.stdout.endswith("_seeds/\n")
     return folder
 
 

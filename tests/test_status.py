@@ -12,7 +12,7 @@ from test_run_log import EVENTS, event, lines, training
 
 from common.errors import UserError
 from training import status
-from training.status import RunStatus, gpu_status, refresh_runs
+from training.status import RunStatus, gpu_status, missing_gpu_package, refresh_runs
 from training.status_view import LEFT_ALIGNED, SPARE, Snapshot, snapshot_lines, table_row
 from training.terminal import display_width, table
 
@@ -212,6 +212,14 @@ def test_gpus_are_this_machines(monkeypatch):
     assert gpu_status() == []
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert gpu_status() == []
+
+
+@pytest.mark.parametrize(("device", "installed", "said"), [("nvidia0", 0, 1), ("nvidia0", 1, 0), ("nvidiactl", 0, 0)])
+def test_a_gpu_that_cannot_be_shown_is_mentioned(tmp_path, monkeypatch, device, installed, said):
+    (tmp_path / device).touch()
+    monkeypatch.setattr(status, "DEVICES", tmp_path)
+    monkeypatch.setattr(status, "find_spec", lambda name: installed or None)
+    assert ("pip install nvidia-ml-py" in str(missing_gpu_package())) is bool(said)
 
 
 # -------------------------------------------------------------------------------------------------------- what is shown

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,10 +19,10 @@ from audio import SAMPLE_RATE
 from common.errors import UserError
 from scoring.detector import Detector
 from scoring.weights import BUNDLED
-from webpage import background, upstream
+from webpage import background, exports, page, server, upstream
 from webpage.background import in_background
 from webpage.checkpoints import ModelShelf, find_checkpoints
-from webpage.exports import provenance
+from webpage.exports import provenance, write_exports
 from webpage.jobs import CheckCancelled, CheckedFile, CountingEngine, FileChecker, held_uploads
 from webpage.limits import MAX_LOADED_MODELS, PageLimits
 from webpage.result_html import chunk_timeline, error_card, model_comparison, verdict_card, verdict_counts
@@ -243,6 +244,22 @@ def test_result_is_the_detectors_own(checked, extra, tmp_path):
     expected = Detector.from_checkpoint(extra / "tiny.pth", "cpu").score_file(source)
     assert checked.result.chunks == expected.chunks and checked.result.conditions == expected.conditions
     assert checked.result.score == expected.score and checked.result.path == Path(NASTY)
+
+
+def test_a_figure_that_fails_takes_nothing_else_from_the_page(checked, extra, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("cannot cache function")
+
+    monkeypatch.setattr(exports, "checked_figure", fail)
+    assert [Path(path).suffix for path in write_exports(checked, tmp_path)] == [".json", ".csv"]
+    monkeypatch.setattr(server, "figure_panels", fail)
+    checker = FileChecker(ModelShelf([extra]), max_seconds=60)
+    server.warm_up(SimpleNamespace(checker=checker), TINY)  # the server goes on to serve
+    checker.recordings.close()
+    assert capsys.readouterr().err == f"note: {TINY}: cannot cache function\n"
+    monkeypatch.setattr(page, "figure_panels", fail)
+    panels = page.Page._panels(SimpleNamespace(panels={"scores": None}), checked)
+    assert list(panels) == ["scores"] and 'role="alert"' in panels["scores"]
 
 
 def test_report_names_hashes_and_settings(checked):
