@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from multiprocessing.queues import Queue
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +24,7 @@ from audio.chunks import fit
 from audio.vocoders import vocode
 from common.command import Parser, run
 from common.errors import UserError
-from common.pool import leave_signals_to_parent
+from common.pool import leave_signals_to_parent, workers_start
 from config import Config
 from corpora import packed
 from corpora.balance import epoch_batches
@@ -210,17 +212,28 @@ class Loader(DataLoader):
             dataset,
             batch_sampler=batches,
             num_workers=workers,
-            worker_init_fn=leave_signals_to_parent,
+            worker_init_fn=_start_worker,
             generator=torch.Generator().manual_seed(0),
             pin_memory=torch.cuda.is_available() and waveforms.on_device is None,
             **{"collate_fn": _whole, **options},
         )
 
     def __iter__(self):
-        for batch in super().__iter__():
+        for batch in self._batches():  # in no variable: the traceback of an error would keep the workers waiting
             if isinstance(batch, UserError):
                 raise batch
             yield batch
+
+    def _batches(self) -> Iterator:
+        with workers_start():
+            return super().__iter__()
+
+
+def _start_worker(number: int) -> None:
+    """Send tensors through the pipe: shared memory fails where /dev/shm is small (64 MB in Docker) or /tmp read-only."""
+    leave_signals_to_parent(number)
+    ForkingPickler.register(torch.Tensor, lambda tensor: (torch.from_numpy, (tensor.numpy(),)))
+    Queue._on_queue_feeder_error = lambda *_: os._exit(1)  # the parent would wait for ever for what was not sent
 
 
 def _whole(batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | UserError:

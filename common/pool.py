@@ -5,6 +5,7 @@ with closing(map_in_order(decode, paths, workers=4)) as results:
         ...
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from common.errors import UserError
@@ -29,7 +31,8 @@ def map_in_order(function: Callable[[Any], Any], items: list, workers: int) -> I
     if workers == 0:
         yield from map(function, items)
         return
-    pool, ahead = ProcessPoolExecutor(workers, initializer=_start_worker), deque()
+    with workers_start():
+        pool, ahead = ProcessPoolExecutor(workers, initializer=_start_worker), deque()
     try:
         for first in range(0, len(items), CHUNK):
             ahead.append(pool.submit(_apply, function, items[first : first + CHUNK]))
@@ -42,6 +45,16 @@ def map_in_order(function: Callable[[Any], Any], items: list, workers: int) -> I
         raise UserError("a worker process died", expected, "it killed") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def workers_start() -> Iterator[None]:
+    """Turn the error of a system without room for semaphores, which queues between processes need, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        expected = "a writable /dev/shm, or 0 of them"
+        raise UserError("cannot start worker processes", expected, error.strerror or error) from error
 
 
 def _apply(function: Callable[[Any], Any], items: list) -> list:
@@ -63,3 +76,11 @@ def leave_signals_to_parent(_worker: int = 0) -> None:
     """Make this worker process ignore Ctrl-C, which reaches the whole group: the parent decides what to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def _kill_daemons() -> None:
+    """At exit multiprocessing would send SIGTERM, which workers ignore, and wait for them for ever."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

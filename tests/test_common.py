@@ -89,3 +89,10 @@ def test_exit_codes(body, code, message):
     script = f"from common.command import *\nfrom common.errors import *\ndef main():\n    {body}\nrun(main)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (code, message)
+
+
+def test_sigterm_ends_a_command_and_lets_it_clean_up():
+    body = "try:\n        os.kill(os.getpid(), 15)\n        time.sleep(9)\n    finally:\n        print('cleaned')"
+    script = f"import os, time\nfrom common.command import run\ndef main():\n    {body}\nrun(main)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "cleaned\n", "")

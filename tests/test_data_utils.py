@@ -61,7 +61,7 @@ def test_bad_protocols(tmp_path, text, words):
 
 
 def test_unreadable_protocols(tmp_path):
-    with pytest.raises(UserError, match="cannot read protocol"):
+    with pytest.raises(UserError, match="cannot read .*: No such file"):
         read_protocol(tmp_path / "none.txt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(UserError, match="not text"):
@@ -97,7 +97,7 @@ def test_no_data_set(tmp_path):
         ASVspoof2019(tmp_path, "PA")
     (tmp_path / "PA" / "ASVspoof2019_PA_cm_protocols").mkdir(parents=True)
     for root in (tmp_path, tmp_path / "PA"):
-        with pytest.raises(UserError, match=r"cannot read protocol.*ASVspoof2019\.PA\.cm\.train\.trn\.txt"):
+        with pytest.raises(UserError, match=r"cannot read .*ASVspoof2019\.PA\.cm\.train\.trn\.txt"):
             ASVspoof2019(root, "PA").partition("train")
 
 
@@ -163,6 +163,40 @@ def test_unreadable_file_stops_with_its_name(tiny_corpus, tmp_path, workers):
     with pytest.raises(UserError, match=f"{path.name} is truncated") as error:
         list(score_loader(Waveforms(dev), LENGTH, config))
     assert "Traceback" not in str(error.value)
+
+
+def test_workers_need_no_shared_memory(tiny_corpus, monkeypatch):
+    """As in Docker, whose /dev/shm holds 64 MB, or without a folder for temporary files."""
+
+    def refuse(*_):
+        raise RuntimeError("no shared memory")
+
+    for name in ("_share_fd_cpu_", "_share_filename_cpu_"):
+        monkeypatch.setattr(torch.UntypedStorage, name, refuse)
+    dev = Waveforms(ASVspoof2019(tiny_corpus, "LA").partition("dev"))
+    here, sent = (list(score_loader(dev, LENGTH, replace(CONFIG, num_workers=workers))) for workers in (0, 2))
+    for one, other in zip(here, sent, strict=True):
+        assert all(map(torch.equal, one, other))
+
+
+@pytest.mark.parametrize(
+    "failure",
+    ["os.kill(os.getpid(), signal.SIGKILL)", "return Batch(batch.crops, lambda: 0, batch.errors)"],
+    ids=["killed", "a result that cannot be sent"],
+)
+def test_a_failing_worker_ends_the_command_with_one_line(tiny_corpus, tmp_path, failure):
+    prelude = f"""
+import os, signal
+from data_utils import Batch, SpeechDataset
+cut = SpeechDataset.__getitems__
+def fail(self, indices):
+    batch = cut(self, indices)
+    {failure}
+SpeechDataset.__getitems__ = fail
+"""
+    done = Command(tmp_path, "main.py", *mini(tmp_path, tiny_corpus, num_workers=2), prelude=prelude).wait(100)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.splitlines()[-1].startswith("error: a worker process died")
 
 
 # -------------------------------------------------------------------------------------------------------------- packs

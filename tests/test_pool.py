@@ -51,3 +51,12 @@ def test_errors_of_the_function_are_raised(workers):
 def test_a_worker_that_dies():
     with pytest.raises(UserError, match="a worker process died — expected enough memory for 2 of them"):
         list(map_in_order(die, list(range(20)), 2))
+
+
+def test_a_system_without_semaphores(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", refuse)
+    with pytest.raises(UserError, match="cannot start worker processes — expected a writable /dev/shm, or 0 of them"):
+        list(map_in_order(str, [1], 2))
