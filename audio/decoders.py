@@ -125,12 +125,13 @@ class AudioDecoder:
         self.gap_seconds += recording.gap_seconds
         self.damaged_packets += recording.damaged_packets
         self.tracks = max(self.tracks, recording.tracks)
-        self._container, self._end = recording.container or self._container, max(self._end, recording.end)
+        if self.delivered > before:
+            self._container, self._end = recording.container, max(self._end, recording.end)
         return heard
 
     def _joined_recordings(self, first: FFmpegRecording) -> Blocks:
         """Yield blocks (n, C) of the recordings that follow the first one in the file."""
-        search, passed = first.first_damaged or first.last_packet or self._end, first.end
+        search, passed = first.search_from() or self._end, first.end
         for _ in range(MOST_HEADS):
             if (head := next_head(self.file, search)) is None:
                 return
@@ -140,11 +141,11 @@ class AudioDecoder:
                 if head < passed and recording.opened_as() == self._container:
                     continue  # FFmpeg went on into it by itself
                 yield from self._by_ffmpeg(recording)
-                self.joined_at.append(before)
-                search = max(search, recording.first_damaged or recording.last_packet)
-                passed = recording.end
             except AudioError:  # a tag, a picture, or chance
                 continue
+            if self.seconds > before:
+                self.joined_at.append(before)
+                search, passed = max(search, recording.search_from()), recording.end
 
     def _counted(self, block: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
         if self.rate == 0:
