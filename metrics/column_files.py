@@ -10,12 +10,17 @@ import numpy as np
 
 from common.errors import UserError
 from common.text_files import read_lines
+from metrics.scores import KEYS
 
 BLOCK = 10_000  # lines parsed at a time
+_UTTERANCE = (
+    *("utt_id", "utt", "utterance", "utterance_id", "utt_name", "filename", "file_name", "file", "fname", "filepath"),
+    *("file_path", "path", "trial", "trial_anon", "audio", "audio_file", "audio_path", "wav", "wav_path"),
+)
 _HEADER = {  # column name in files → our name
-    **dict.fromkeys(("utt_id", "utt", "utterance", "filename", "file", "path", "trial", "trial_anon"), "utt_id"),
-    **dict.fromkeys(("score", "cm_score"), "score"),
-    **dict.fromkeys(("key", "label", "cm_label"), "key"),
+    **dict.fromkeys(_UTTERANCE, "utt_id"),
+    **dict.fromkeys(("score", "scores", "cm_score", "cm_scores", "bonafide_score"), "score"),
+    **dict.fromkeys(("key", "label", "labels", "cm_label", "ground_truth"), "key"),
     **dict.fromkeys(("attack", "attack_id", "attack_label", "attack_anon"), "attack"),
     **dict.fromkeys(("speaker", "speaker_id", "spk", "tar_spk_anon"), "speaker"),
 }
@@ -50,12 +55,36 @@ def read_table(path: str | Path, layouts: Sequence[tuple[str, ...]], kind: str) 
         if not numbers:
             raise UserError(f"{path}, line 2: no {kind} lines below the header", "at least one", 0)
     else:
-        width = len(_split(lines[numbers[0] - 1], delimiter))
-        names = next((layout for layout in layouts if len(layout) == width), None)
-        if names is None:
-            known = ", ".join(f"{len(layout)} ({' '.join(layout[:4])}{' …' * (len(layout) > 4)})" for layout in layouts)
-            raise UserError(f"{path}, line {numbers[0]}: no {kind} line", f"columns: {known}", width)
+        names = _layout(_split(lines[numbers[0] - 1], delimiter), layouts, f"{path}, line {numbers[0]}", kind)
     return ColumnTable(path, _columns(lines, numbers, names, delimiter, path), numbers)
+
+
+def _layout(cells: list[str], layouts: Sequence[tuple[str, ...]], where: str, kind: str) -> tuple[str, ...]:
+    """The layout of a first line, by the number of its columns and by where its key and its score are.
+
+    Raises UserError that names the form if it is another one.
+    """
+    alike, found = [layout for layout in layouts if len(layout) == len(cells)], " ".join(cells)
+    if fitting := next((layout for layout in alike if _fits(cells, layout)), None):
+        return fitting
+    if cells[0] == "Output":
+        expected = "lines `utt key score` made of it: its label 1 is bonafide"
+        raise UserError(f"{where}: a log of project-NN-Pytorch-scripts", expected, repr(found))
+    if sum(np.isfinite([_number(cell) for cell in cells[1:]])) > 1 and "score" in layouts[0]:
+        expected = "one, of bona fide (of AASIST's logits the second); keys as bonafide and spoof, not 1 and 0"
+        raise UserError(f"{where}: several numbers in a {kind} line", expected, repr(found))
+    if any(_plain(cell) in _HEADER for cell in cells):
+        raise UserError(f"{where}: a header without a column of utterances", "utt_id, filename or file", repr(found))
+    if not alike:
+        known = ", ".join(f"{len(layout)} ({' '.join(layout[:4])}{' …' * (len(layout) > 4)})" for layout in layouts)
+        raise UserError(f"{where}: no {kind} line", f"columns: {known}", len(cells))
+    return alike[0]
+
+
+def _fits(cells: list[str], layout: tuple[str, ...]) -> bool:
+    """Whether the key, if the layout has one, is one, and the score is a number."""
+    row = dict(zip(layout, cells, strict=True))
+    return row.get("key", "spoof").lower() in KEYS and np.isfinite(_number(row.get("score", "0")))
 
 
 def _columns(
@@ -98,13 +127,16 @@ def _split(line: str, delimiter: str | None) -> list[str]:
 
 def _header(cells: list[str], path: Path) -> tuple[str, ...] | None:
     """Our names of the columns, or None if the cells are no header: a header names the utterance column."""
-    plain = [cell.strip().strip('"').lower().replace("-", "_") for cell in cells]
-    names = tuple(_HEADER.get(name, name) for name in plain)
+    names = tuple(_HEADER.get(name, name) for name in map(_plain, cells))
     if "utt_id" not in names:
         return None
     if len(set(names)) < len(names):
         raise UserError(f"{path}, line 1: two columns mean the same", "one each", " ".join(cells))
     return names
+
+
+def _plain(cell: str) -> str:
+    return cell.strip().strip('"').lower().replace("-", "_").replace(" ", "_")
 
 
 def numeric_column(table: ColumnTable, name: str) -> np.ndarray:

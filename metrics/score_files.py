@@ -17,7 +17,9 @@ from metrics.tandem import AsvScores
 _SCORES = (
     ("utt_id", "score"),
     ("utt_id", "key", "score"),
+    ("utt_id", "score", "key"),
     ("utt_id", "attack", "key", "score"),
+    ("speaker", "utt_id", "score", "key"),  # ASVspoof 5's evaluation package
     *((*names, "score") for names in LAYOUTS[1:]),
 )
 _ASV_SCORES = (("attack", "asv_label", "score"),)
@@ -32,6 +34,9 @@ def read_scores(path: str | Path, protocol: str | Path | None = None) -> Scores:
     table, warnings = read_table(path, _SCORES, "score"), []
     if "score" not in table.columns:
         raise UserError(f"{path}: no score column", "score or cm-score", " ".join(table.columns))
+    if (attacks := table.columns.get("attack")) and len({*attacks}) == len(attacks) > len({*table.columns["utt_id"]}):
+        names = {"utt_id": "speaker", "attack": "utt_id"}  # `speaker utt key score`
+        table.columns = {names.get(name, name): values for name, values in table.columns.items()}
     by_speaker = {"asv_score", "speaker"} <= table.columns.keys()
     names = trial_ids(table, by_speaker)
     numeric = {name: numeric_column(table, name) for name in NUMERIC if name in table.columns}

@@ -49,6 +49,40 @@ def test_labelled_score_files(tmp_path, form):
         assert read.utt_id[0] == "U0000" and read.attack[0] == "-"
 
 
+@pytest.mark.parametrize(
+    ("head", "form"),
+    [
+        ("", "{p} {u} {s!r} {k}"),  # ASVspoof 5's evaluation package
+        ("", "{p} {u} {k} {s!r}"),
+        ("", "{u} {s!r} {k}"),
+        ("file_name,score,label\n", "{u}.wav,{s!r},{k}"),
+        ("audio_path,ground_truth,bonafide_score\n", "a/{u}.wav,{k},{s!r}"),
+    ],
+)
+def test_forms_of_peers(tmp_path, head, form):
+    scores = toy()
+    (tmp_path / "s.txt").write_text(head + lines_of(scores, form))
+    read = ev.read_scores(tmp_path / "s.txt")
+    assert (read.score == scores.score).all() and (read.is_bonafide == scores.is_bonafide).all()
+    assert [name.split("/")[-1].removesuffix(".wav") for name in read.utt_id.tolist()] == scores.utt_id.tolist()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Output, {u}, 1, {s!r}\n", "line 1: a log of project-NN-Pytorch-scripts — expected lines `utt key score`"),
+        ("{u}.flac -{s!r} {s!r}\n", "line 1: several numbers in a score line"),
+        ("{u} 1 {s!r}\n", "keys as bonafide and spoof, not 1 and 0"),
+        ("what,score,label\n{u},{s!r},{k}\n", "line 1: a header without a column of utterances"),
+    ],
+)
+def test_other_forms_are_refused_by_name(tmp_path, line, words):
+    path = tmp_path / "s.txt"
+    path.write_text(line.format(u="u1", s=1.5, k="spoof"))
+    with pytest.raises(UserError, match=re.escape(words)):
+        ev.read_scores(path)
+
+
 def test_tables_with_headers(tmp_path):
     scores = toy()
     (tmp_path / "cm.tsv").write_text("filename\tcm-score\n" + lines_of(scores, "{u}\t{s!r}"))
