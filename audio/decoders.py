@@ -13,7 +13,7 @@ import numpy as np
 
 from audio.errors import AudioError
 from audio.ffmpeg import EXACT_EDGE_SECONDS, Blocks, FFmpegRecording, lossy_edge, require_plausible
-from audio.tails import announces_mp3_length, next_head, unheard_bytes
+from audio.tails import Extent, announces_mp3_length, next_head, unheard_bytes
 
 BLOCK_SECONDS = 10.0
 BLOCK_VALUES = 2**20  # of all channels: a header may claim 64 channels at 768 kHz
@@ -51,7 +51,7 @@ class AudioDecoder:
         self.unheard_bytes = 0  # after the end of the sound: nothing decodes them
         self._announced: float | None = None  # seconds, by the first recording's header
         self._edge = EXACT_EDGE_SECONDS
-        self._container, self._end = "", 0  # of the recording decoded last, and the byte at which its sound ends
+        self._container, self._end = "", 0  # of what soundfile read, and the byte at which its sound ends
 
     def blocks(self) -> Blocks:
         """Blocks (n, C): soundfile's, then FFmpeg's from where libsndfile fails or ends. Raises AudioError."""
@@ -62,8 +62,12 @@ class AudioDecoder:
             heard = yield from self._by_ffmpeg(recording, skip=self.seconds)
             if complete and heard > announced_end + SHORTEST_SECONDS:
                 self.joined_at.append(announced_end)
-        yield from self._joined_recordings(recording)
-        self.unheard_bytes = unheard_bytes(self.file, self._end, self._container)
+            search, end = recording.in_first_packet, recording.end
+        else:  # FFmpeg, if it was asked, found no more
+            search, end = recording.last_packet, self._end
+        container = self._container or recording.container
+        extent = Extent(container, 0, recording.last_packet, end)
+        yield from self._joined_recordings(extent, search or end, recording.end)
 
     def _by_soundfile(self) -> Generator[tuple[np.ndarray, int], None, bool]:
         """Yield blocks (n, C); return whether there were any, and all that the header announces."""
@@ -105,47 +109,57 @@ class AudioDecoder:
 
         An error after the first sample ends the recording there.
         """
-        start, before = (0.0 if skip else self.seconds), self.delivered
+        start = 0.0 if skip else self.seconds
         heard, track = self.seconds - start, 0
-        try:
-            while track < recording.tracks:
-                for block, rate in _gathered(_without(recording.frames(track), 0 if track else skip)):
-                    self.decoder, self.coding = "pyav", self.coding or recording.coding
-                    yield self._counted(block, rate)
-                    heard = heard if track else self.seconds - start
-                track += 1
-        except AudioError:
-            if self.delivered == before and not skip:
-                self.damaged_packets += recording.damaged_packets
-                raise
-            self.damaged_packets += bool(recording.coding)  # not if FFmpeg does not know the format
+        while track < recording.tracks:
+            for block, rate in _gathered(self._frames(recording, track, 0.0 if track else skip)):
+                self.decoder, self.coding = "pyav", self.coding or recording.coding
+                yield self._counted(block, rate)
+                heard = heard if track else self.seconds - start
+            track += 1
         if self._announced is None:
             self._announced, self._edge = recording.announced, recording.edge
         self.lost_seconds += self._lost(heard)
         self.gap_seconds += recording.gap_seconds
         self.damaged_packets += recording.damaged_packets
         self.tracks = max(self.tracks, recording.tracks)
-        if self.delivered > before:
-            self._container, self._end = recording.container, max(self._end, recording.end)
         return heard
 
-    def _joined_recordings(self, first: FFmpegRecording) -> Blocks:
-        """Yield blocks (n, C) of the recordings that follow the first one in the file."""
-        search, passed = first.search_from() or self._end, first.end
+    def _frames(self, recording: FFmpegRecording, track: int, skip: float) -> Blocks:
+        """Frames (n, C) of a track but for the first `skip` seconds, up to an error."""
+        came = track > 0 or skip > 0
+        try:
+            for frame in _without(recording.frames(track), skip):
+                came = True
+                yield frame
+        except AudioError:
+            if not came:
+                raise
+            self.damaged_packets += bool(recording.coding)  # not if FFmpeg does not know the format
+
+    def _joined_recordings(self, last: Extent, search: int, passed: int) -> Blocks:
+        """Yield blocks (n, C) of the recordings that begin at byte `search` or later; count the bytes in between.
+
+        passed: the byte that FFmpeg reached; it goes on by itself into recordings of the same kind.
+        """
         for _ in range(MOST_HEADS):
             if (head := next_head(self.file, search)) is None:
-                return
+                break
             recording, before, self._announced = FFmpegRecording(self.path, self.file, head), self.seconds, None
             search = head + 1
             try:
-                if head < passed and recording.opened_as() == self._container:
-                    continue  # FFmpeg went on into it by itself
+                if head < passed and recording.opened_as() == last.container:
+                    continue
                 yield from self._by_ffmpeg(recording)
             except AudioError:  # a tag, a picture, or chance
                 continue
             if self.seconds > before:
                 self.joined_at.append(before)
-                search, passed = max(search, recording.search_from()), recording.end
+                self.unheard_bytes += unheard_bytes(self.file, last, head)
+                search = max(search, recording.in_first_packet)
+                passed = max(passed, recording.end)
+                last = Extent(recording.container, head, recording.last_packet, passed)
+        self.unheard_bytes += unheard_bytes(self.file, last, self.file.seek(0, 2))
 
     def _counted(self, block: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
         if self.rate == 0:

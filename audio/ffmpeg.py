@@ -15,7 +15,6 @@ CHANNELS = range(1, 65)
 EXACT_EDGE_SECONDS = 0.5 / RATES[-1]  # less than any sample: only rounding
 # FFmpeg reads the length of these containers from their header; of others it guesses it from the bit rate or file size.
 LENGTH_IN_HEADER = {"flac", "wav", "aiff", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
-RESYNCHRONISES = {"mp3", "aac", "ac3"}  # FFmpeg looks for frames of these in whatever follows
 # FFmpeg's own decoders of these fail on the packets of comfort noise in pauses.
 PREFERRED_DECODERS = {"amrnb": "libopencore_amrnb", "amrwb": "libopencore_amrwb"}
 
@@ -33,11 +32,8 @@ class FFmpegRecording:
         self.edge = EXACT_EDGE_SECONDS  # seconds by which decoded and announced may differ
         self.damaged_packets = 0  # of all tracks: not decoded
         self.gap_seconds = 0.0  # silence that takes their place
-        self.last_packet = self.end = 0  # bytes from the file's start: where the last packet begins and ends
-
-    def search_from(self) -> int:
-        """The byte from which another recording's head may follow; 0 if FFmpeg did not find any packet."""
-        return self.start + 1 if self.container in RESYNCHRONISES and self.damaged_packets else self.last_packet
+        # Bytes from the file's start: the second of the first packet; where the last packet begins and ends.
+        self.in_first_packet = self.last_packet = self.end = 0
 
     def opened_as(self) -> str:
         """The container. Raises AudioError."""
@@ -110,6 +106,7 @@ class FFmpegRecording:
         for packet in media.demux(*streams):
             if packet.pos is not None and packet.size:
                 self.last_packet = max(self.last_packet, self.start + packet.pos)
+                self.in_first_packet = self.in_first_packet or self.start + packet.pos + 1
                 self.end = max(self.end, self.start + packet.pos + min(packet.size, LONGEST_PACKET))
             yield packet
 

@@ -6,10 +6,12 @@
 import re
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 # How files begin that may hold sound. "ftyp" is the second word of MP4's; Xing or Info lies in an mp3's first frame.
 HEADS = re.compile(
-    rb"RIFF.{4}(?:WAVE|AVI )|RF64.{4}WAVE|FORM.{4}AIF[CF]|fLaC\x00|OggS\x00\x02|caff\x00\x01|\.snd\x00\x00"
+    rb"RIFF.{4}(?:WAVE|AVI )|RF64.{4}WAVE|FORM.{4}AIF[CF]|fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02|caff\x00\x01"
+    rb"|\.snd\x00\x00"
     rb"|#!AMR|ID3[\x02-\x04]\x00|\x1aE\xdf\xa3|0&\xb2u\x8ef\xcf\x11|riff\x2e\x91\xcf\x11|ftyp"
     rb"|\xff[\xe2-\xff].{11,34}(?:Xing|Info)",
     re.DOTALL,
@@ -20,9 +22,18 @@ BLOCK = 2**20  # bytes read at once
 CHUNK_HEADERS = {name: struct.Struct("<4sI") for name in ("wav", "wavex", "rf64")}
 CHUNK_HEADERS |= {"aiff": struct.Struct(">4sI"), "caf": struct.Struct(">4sq")}
 SOUND_CHUNKS = {b"data", b"SSND"}
-# In other containers (MP4, Matroska, ASF) tables without sound follow the last packet.
+# In other containers (ASF, MPEG) tables without sound follow the last packet.
 ENDS_WITH_SOUND = CHUNK_HEADERS.keys() | {"w64", "au", "flac", "mp3", "aac", "amr", "ac3"}
 FEW_BYTES = 1024  # a tag, or too short to be speech
+
+
+class Extent(NamedTuple):
+    """Where a recording lies in its file: its first byte, its last packet's first byte, the end of its sound."""
+
+    container: str
+    start: int
+    last_packet: int
+    end: int
 
 
 class FileTail:
@@ -54,14 +65,20 @@ def next_head(file, start: int) -> int | None:
     return None
 
 
-def unheard_bytes(file, end: int, container: str) -> int:
-    """How many bytes follow the sound, which ends at byte `end`, without trailing zeros and chunks without sound."""
-    if container not in ENDS_WITH_SOUND:
+def unheard_bytes(file, recording: Extent, stop: int) -> int:
+    """How many bytes lie between a recording and byte `stop`, without trailing zeros and parts of its container."""
+    start = recording.end
+    if recording.container in CHUNK_HEADERS:
+        start = _after_chunks(file, start, CHUNK_HEADERS[recording.container])
+    elif recording.container == "ogg":
+        start = max(start, _after_pages(file, recording.last_packet))
+    elif recording.container in WALKS:
+        start = max(start, WALKS[recording.container](file, recording.start))
+    elif recording.container not in ENDS_WITH_SOUND:
         return 0
-    start = _after_chunks(file, end, CHUNK_HEADERS[container]) if container in CHUNK_HEADERS else end
     file.seek(start)
     last = place = start
-    while block := file.read(BLOCK):
+    while block := file.read(max(0, min(BLOCK, stop - place))):
         filled = len(block.rstrip(b"\0"))
         last = place + filled if filled else last
         place += len(block)
@@ -94,6 +111,50 @@ def _after_chunks(file, place: int, header: struct.Struct) -> int:
         if name in SOUND_CHUNKS:
             return place
         place = end
+
+
+def _after_pages(file, place: int) -> int:
+    """The end of the Ogg pages that begin at `place`."""
+    while True:
+        file.seek(place)
+        head = file.read(27)
+        if len(head) < 27 or head[:4] != b"OggS":
+            return place
+        place += 27 + head[26] + sum(file.read(head[26]))
+
+
+def _after_boxes(file, start: int) -> int:
+    """The end of the MP4 boxes that begin at `start`."""
+    size, place = file.seek(0, 2), start
+    while True:
+        file.seek(place)
+        length, name, long = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        length = long if length == 1 else size - place if length == 0 and name == b"mdat" else length
+        if length < 8 or place + length > size or not name.isalnum() or (name == b"ftyp" and place > start):
+            return place
+        place += length
+
+
+def _after_elements(file, start: int) -> int:
+    """The end of the Matroska files (EBML header, segment) that begin at `start`."""
+    size, place = file.seek(0, 2), start
+    while True:
+        file.seek(place)
+        head = file.read(12)
+        if len(head) < 5 or head[:4] not in (b"\x1aE\xdf\xa3", b"\x18S\x80g") or head[4] == 0:
+            return place
+        width = 9 - head[4].bit_length()  # of the number that follows, in which a first bit marks the width
+        length = int.from_bytes(head[4 : 4 + width]) & (1 << 7 * width) - 1
+        if length == (1 << 7 * width) - 1 or place + 4 + width + length > size:  # unknown, as in a live recording
+            return size
+        place += 4 + width + length
+
+
+WALKS = {  # from a recording's first byte to the end of its container
+    "mov,mp4,m4a,3gp,3g2,mj2": _after_boxes,
+    "matroska,webm": _after_elements,
+    "avi": lambda file, start: _after_chunks(file, start, CHUNK_HEADERS["wav"]),
+}
 
 
 def announces_mp3_length(file) -> bool:

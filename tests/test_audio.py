@@ -262,7 +262,7 @@ def damaged(tmp_path, kind: str):
         ("no bytes", "empty"),
         ("no samples", "empty"),
         ("truncated", "truncated.*48000 samples.*found"),
-        ("text", "no audio"),
+        ("text", "without sound"),
         ("nan", "finite samples"),
     ],
 )
