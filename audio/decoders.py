@@ -22,7 +22,6 @@ ROUND_BYTES = 10**6  # or a multiple of this
 ABSURD = 1000  # times what is there: a placeholder, not an announcement
 READ_AHEAD = {"flac", "ogg", "mp3"}  # libsndfile's place in these is not exactly where the sound ends
 READ_ON = {"w64", "voc"}  # libsndfile takes whatever follows the announced end for samples of these
-LOSSY = {"ogg", "mp3"}
 SHORTEST_SECONDS = 0.05  # shorter differences between decoders are no sound of their own
 MOST_HEADS = 100  # in one file
 
@@ -81,7 +80,8 @@ class AudioDecoder:
                 if self._container in READ_ON:
                     return False
                 self._announced = _announced_by_soundfile(sound)
-                self._edge = lossy_edge(sound.samplerate) if self._container in LOSSY else EXACT_EDGE_SECONDS
+                lossy = self._container == "ogg" or sound.subtype.startswith("MPEG")
+                self._edge = lossy_edge(sound.samplerate) if lossy else EXACT_EDGE_SECONDS
                 length = _block_length(sound.samplerate, sound.channels)
                 while len(block := sound.read(length, dtype="float32", always_2d=True)):
                     yield self._counted(block, sound.samplerate)

@@ -136,6 +136,17 @@ def test_what_may_follow_the_sound(tmp_path):
     assert decode(path)[1].unheard_bytes == 50_000
 
 
+@pytest.mark.parametrize("ending", ["m4a", "webm", "ogg", "flac", "aiff", "wav"])
+def test_bytes_between_two_recordings_are_named(tmp_path, ending):
+    """Such as frames of aac or mp3 without any head."""
+    foreign = np.random.default_rng(0).integers(1, 255, 100_000, dtype=np.uint8).tobytes()
+    parts = [written(tmp_path / "a", tone(2.0), ending), foreign, written(tmp_path / "b", tone(3.0), "wav")]
+    (path := tmp_path / "c").write_bytes(b"".join(parts))
+    facts = decode(path)[1]
+    assert facts.unheard_bytes == pytest.approx(100_000, abs=70_000 if ending == "flac" else 1000)
+    assert facts.seconds == pytest.approx(5, abs=0.3)
+
+
 @pytest.mark.parametrize("ending", ["mka", "m4a"])
 def test_every_track_is_heard(tmp_path, ending):
     """The first is silent; a file is not silent while another track speaks."""
@@ -183,6 +194,12 @@ def test_an_mp3_without_a_length_frame_announces_none(tmp_path, kind):
     assert facts.seconds == pytest.approx(8, abs=0.15)
     assert "truncated" not in names(path)
     reading.read(path)
+
+
+def test_compressed_sound_in_a_wav_has_an_inexact_length(tmp_path):
+    encode(path := tmp_path / "a.wav", np.repeat(tone(2.0), 3), "libmp3lame", 48_000)
+    assert decode(path)[1].coding == "WAV MPEG_LAYER_III"
+    assert decode(path)[1].lost_seconds == 0
 
 
 def test_a_cut_mp3_with_a_length_frame_is_truncated(tmp_path):
