@@ -118,10 +118,12 @@ def score_batch(
 
 def _draw(scored: ScoredRecording, judge: Judge, detector: Detector, stem: Path, explain: bool) -> bool:
     """Write the figure <stem>.png and .pdf; returns whether that worked. For whatever reason it fails, it is named."""
+    from tqdm import tqdm  # its `write` leaves the progress bar whole
+
     try:
         save_figure(scored, judge, detector, stem, explain)
     except Exception as error:
-        print(f"error: no figure of {scored.result.path}: {error}", file=sys.stderr)
+        tqdm.write(f"error: no figure of {scored.result.path}: {error}", file=sys.stderr)
         return False
     return True
 

@@ -17,7 +17,8 @@ import evaluation
 import plots.style
 from audio import reading
 from audio.chunks import fit
-from common.errors import UserError
+from common.errors import PartFailed, UserError
+from common.files import exclusive
 from corpora.asvspoof import ASVspoof2019
 from scoring import eval_results
 from scoring.detector import Detector
@@ -298,6 +299,28 @@ def test_compare_overlays_and_tests_systems(command, full_run, tiny_corpus, tmp_
     assert metrics["comparisons"][0]["n_trials"] == 16
     assert "other does as well as tiny here" in (folder / "results_summary.txt").read_text()
     assert "\nother & " in (folder / "table.tex").read_text()
+
+
+def test_a_results_folder_has_one_writer(command, tiny_corpus, tmp_path):
+    with exclusive(tmp_path / "results" / "tiny" / "asvspoof2019"), pytest.raises(UserError, match="is in use"):
+        command("--dataset", 2019, "--data_path", tiny_corpus)
+
+
+def test_a_figure_that_fails_costs_no_number(command, tiny_corpus, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise PartFailed("not drawn: det")
+
+    monkeypatch.setattr(eval_results, "draw", fail)
+    with pytest.raises(PartFailed):  # exit code 1
+        command("--dataset", 2019, "--data_path", tiny_corpus)
+    assert "EER" in capsys.readouterr().out
+    folder = tmp_path / "results" / "tiny" / "asvspoof2019"
+    assert {path.name for path in folder.iterdir()} == {
+        "scores.txt",
+        "results_summary.txt",
+        "metrics.json",
+        "table.tex",
+    }
 
 
 def test_overlays_of_several_systems_keep_the_seven_names(full_run, tmp_path, monkeypatch):

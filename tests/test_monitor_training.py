@@ -39,7 +39,7 @@ def test_watching_leaves_no_trace(tmp_path):
     done = run_command("monitor_training.py", "--dir", folder.parent, "--once", "--plot", tmp_path / "curves.png")
     for path in (folder.parent, folder, folder / "weights"):
         path.chmod(0o755)
-    assert done.returncode == 0 and done.stderr == ""
+    assert done.returncode == 0 and "error" not in done.stderr
     after = state_of(folder.parent)
     assert before.keys() == after.keys() and all(before[path][1] == after[path][1] for path in before)
     assert {path: before[path][0] for path in before} == {path: after[path][0] for path in after}
@@ -89,6 +89,16 @@ def test_the_figure_is_of_the_kind_asked_for(tmp_path):
     done = run_command("monitor_training.py", "--dir", tmp_path / "exp", "--once", "--plot", tmp_path / "out" / "both")
     assert done.returncode == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["both.pdf", "both.png", "c.pdf"]
+
+
+def test_a_figure_that_cannot_be_written_costs_no_status(tmp_path):
+    make_run(tmp_path / "exp" / "a", event("start"), *training(4))
+    (tmp_path / "file").touch()
+    done = run_command(
+        "monitor_training.py", "--dir", tmp_path / "exp", "--once", "--plot", tmp_path / "file" / "c.png"
+    )
+    assert done.returncode == 1 and "epoch" in done.stdout
+    assert "error: not drawn: " in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_figures_curves_are_the_logs(tmp_path):

@@ -15,6 +15,7 @@ from conftest import ROOT, assert_user_error, run_command, save_tiny
 
 from common.errors import PartFailed, UserError
 from common.files import exclusive_file, is_stream, replacing, write_text
+from corpora.la_layout import replacing_folder
 from plots.scores import attack_eer
 from plots.style import write_figures
 from scoring.audio_files import name_utterances
@@ -55,6 +56,15 @@ def test_a_link_stays_a_link_and_a_file_keeps_its_permissions(tmp_path):
         assert (tmp_path / name).is_symlink() and (tmp_path / "disk" / name).read_text() == "text"
     assert stat.S_IMODE((tmp_path / "disk" / "old.txt").stat().st_mode) == 0o600
     assert {path.name for path in tmp_path.rglob("*")} == {"disk", "old.txt", "new.txt"}
+
+
+def test_a_corpus_written_through_a_link_leaves_the_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "corpus").symlink_to(tmp_path / "disk")
+    with replacing_folder(tmp_path / "corpus") as new:
+        (new / "a").touch()
+    assert (tmp_path / "corpus").is_symlink() and [path.name for path in (tmp_path / "disk").iterdir()] == ["a"]
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus", "disk"}
 
 
 def test_a_folder_is_no_output(tmp_path):
