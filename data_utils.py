@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from audio.augmentation import Augmentation, build_augmentation
 from audio.chunks import fit
+from audio.search import left_out_notes, unreadable
 from audio.vocoders import vocode
 from common.command import Parser, run
 from common.errors import UserError
@@ -52,6 +53,9 @@ def preflight(partitions: list[Partition], track: str, packs: str | os.PathLike 
         keys = {trial.key for trial in partition.trials}
         if len(keys) < 2:
             raise UserError(f"{partition.name} has one class only", "bonafide and spoof trials", f"only {keys.pop()}")
+        notes += [note for note in left_out_notes(partition.left_out) if note not in notes]
+        if folders := unreadable(partition.left_out):
+            raise UserError(f"{partition.name} may lack audio", "readable folders", f"no access to {_listed(folders)}")
         count, official = len(partition.trials), partition.official_count
         if official and count != official:
             notes.append(f"{partition.name} has {count:,} trials, the official partition has {official:,}")
@@ -230,7 +234,7 @@ class Loader(DataLoader):
 
 
 def _start_worker(number: int) -> None:
-    """Send tensors through the pipe: shared memory fails where /dev/shm is small (64 MB in Docker) or /tmp read-only."""
+    """Send tensors through the pipe: shared memory fails where /dev/shm is small (64 MB in Docker) or /tmp is not."""
     leave_signals_to_parent(number)
     ForkingPickler.register(torch.Tensor, lambda tensor: (torch.from_numpy, (tensor.numpy(),)))
     Queue._on_queue_feeder_error = lambda *_: os._exit(1)  # the parent would wait for ever for what was not sent
@@ -312,6 +316,18 @@ def tolerant_loader(waveforms: Waveforms, length: int, num_workers: int, batches
 # ------------------------------------------------------------------------------------------------------------ command
 
 
+def _downloaded(partitions: list[Partition]) -> list[Partition]:
+    """Those with a folder of audio; names the others on stderr. If none has one, all, so that each file is missing."""
+    there = []
+    for partition in partitions:
+        if any(folder.is_dir() for folder in partition.folders()):
+            there.append(partition)
+        else:
+            folders = _listed(sorted(map(str, partition.folders())))
+            print(f"note: {partition.name} is not checked: there is no {folders}", file=sys.stderr)
+    return there or partitions
+
+
 def main() -> int:
     """`check`: print what a check of data sets finds; exit code 1 if there are problems."""
     from corpora import check
@@ -331,7 +347,7 @@ def main() -> int:
         raise UserError("--figure", "a name that ends in .png, .pdf or .svg", options.figure)
     if options.num_workers < 0:
         raise UserError("--num_workers", "0 or more", options.num_workers)
-    report = check.examine(open_all_partitions(options.path), options.num_workers)
+    report = check.examine(_downloaded(open_all_partitions(options.path)), options.num_workers)
     print(format_report(report))
     if options.json:
         write_json(report, options.json)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from audio import SAMPLE_RATE
 from audio.reading import ENDINGS
+from audio.stream import FORMATS, PcmStream
 from common.command import Parser, run
 from common.errors import UserError
 from scoring.audio_files import find_audio
@@ -57,7 +58,10 @@ def _add_sources(add) -> None:
     add("--audio_dir", nargs="+", default=[], metavar="DIR", help="every file with an ending of audio or video")
     add("--recursive", action="store_true", help="with --audio_dir: also the folders below")
     add("--list", metavar="FILE", help="a path on each line; - reads them from stdin")
-    add("--stream", "--microphone", nargs="?", const="-", choices=["-"], help="raw PCM from stdin: s16le, mono, 16 kHz")
+    add("--stream", "--microphone", nargs="?", const="-", choices=["-"], help="raw PCM from stdin")
+    add("--stream_rate", type=int, default=SAMPLE_RATE, metavar="HZ", help="of the stream (default: %(default)s)")
+    add("--stream_channels", type=int, default=1, metavar="N", help="of the stream (default: %(default)s)")
+    add("--stream_format", choices=FORMATS, default="s16le", help="of the stream's samples (default: %(default)s)")
     add("--channel", type=int, metavar="N", help="only this one, counted from 1 (default: the mean of all)")
 
 
@@ -88,9 +92,12 @@ def _validate(parser: Parser, args) -> None:
         parser.error("give files, --audio_dir or --list, or --stream")
     ranges = {"overlap": (0, 0.95), "prior_spoof": (1e-6, 1 - 1e-6), "target_far": (0, 1), "workers": (0, 256)}
     ranges |= {"channel": (1, 1024), "threshold": (-1e9, 1e9)}
+    ranges |= {"stream_rate": (1000, 768_000), "stream_channels": (1, 1024)}
     for option, (low, high) in ranges.items():
         if (value := getattr(args, option)) is not None and not low <= value <= high:
             parser.error(f"--{option}: expected {low:g} … {high:g}, found {value:g}")
+    if args.stream and args.channel is not None and args.channel > args.stream_channels:
+        parser.error(f"--channel {args.channel}: the stream has {args.stream_channels} (--stream_channels)")
     if args.threshold is not None and args.target_far is not None:
         parser.error("--threshold and --target_far both set the threshold: give one of them")
     for option in ("save_json", "save_csv", "scores"):  # `--save_csv a.wav b.wav` would write over a recording
@@ -112,14 +119,15 @@ def print_result(result: FileResult, judge: Judge, brief: bool) -> None:
         tqdm.write(verdict_line(result) if brief else verdict_report(result, judge), file=sys.stdout)
 
 
-def print_stream(detector: Detector, judge: Judge) -> int:
+def print_stream(detector: Detector, judge: Judge, stream: PcmStream) -> int:
     """Print a line for every chunk of the raw PCM on stdin: its score, and the verdict over the last seconds."""
     if sys.stdin.isatty():
         raise UserError("--stream - reads raw PCM from stdin", "a pipe", "a terminal")
-    print(f"note: a verdict needs {judge.chunk_seconds:.2f} s of sound", file=sys.stderr)
+    told = "--stream_format, --stream_channels and --stream_rate say otherwise"
+    print(f"note: reading {stream} ({told}); a verdict needs {judge.chunk_seconds:.2f} s of sound", file=sys.stderr)
     hop = max(1, round(detector.engine.nb_samp * (1 - judge.settings.overlap)))
     recent: deque[ChunkScore] = deque()
-    for chunk in detector.score_stream(sys.stdin.buffer, hop):
+    for chunk in detector.score_stream(stream, hop):
         recent.append(chunk)
         while recent[0].end <= chunk.end - ROLLING_SECONDS:
             recent.popleft()
@@ -145,7 +153,8 @@ def main() -> int:
     settings = {name: getattr(args, name) for name in ("prior_spoof", "aggregate", "overlap", "channel")}
     judge = detector.judge(args.threshold, args.target_far, **settings)
     if args.stream:
-        return print_stream(detector, judge)
+        form = (args.stream_rate, args.stream_channels, args.stream_format, args.channel)
+        return print_stream(detector, judge, PcmStream(sys.stdin.buffer, *form))
     brief = args.batch or len(files) > 1
     failures = score_batch(
         detector, judge, files, outputs_of(args), args.workers, lambda result: print_result(result, judge, brief)

@@ -28,9 +28,12 @@ LOUDEST = 16.0  # of full scale (24 dB above it): no mix reaches it, but integer
 POLARITY_SECONDS = 0.5  # the channels are compared piece by piece
 # Only files with these endings count as audio when a folder is searched; a file that is named may have any ending.
 ENDINGS = frozenset((
-    ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".avi", ".caf", ".flac", ".flv", ".m4a", ".m4b",
-    ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".oga", ".ogg", ".opus", ".ra", ".snd",
-    ".sph", ".spx", ".ts", ".w64", ".wav", ".webm", ".wma", ".wmv",
+    ".3g2", ".3ga", ".3gp", ".3gpp", ".aac", ".ac3", ".adts", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape",
+    ".asf", ".au", ".avi", ".awb", ".bw64", ".bwf", ".caf", ".divx", ".dsf", ".dts", ".eac3", ".ec3", ".f4a", ".f4v",
+    ".flac", ".flv", ".gsm", ".ircam", ".m2ts", ".m4a", ".m4b", ".m4r", ".m4v", ".mka", ".mkv", ".mov", ".mp1",
+    ".mp2", ".mp3", ".mp4", ".mpa", ".mpc", ".mpeg", ".mpg", ".mpga", ".mts", ".mxf", ".nist", ".oga", ".ogg", ".ogv",
+    ".ogx", ".oma", ".opus", ".qcp", ".ra", ".rf64", ".rm", ".rmvb", ".shn", ".snd", ".sph", ".spx", ".svx", ".tak",
+    ".ts", ".tta", ".vob", ".voc", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma", ".wmv", ".wtv", ".wv",
 ))  # fmt: skip
 
 

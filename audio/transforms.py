@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from audio import SAMPLE_RATE, reading
+from audio.search import search
 from common.schema import require
 
 NYQUIST = SAMPLE_RATE / 2
@@ -62,7 +63,7 @@ class FolderTransform(Transform):
     @cached_property
     def files(self) -> list[Path]:
         """The folder's audio files, sorted by path."""
-        return sorted(path for path in Path(self.folder).rglob("*") if path.suffix.lower() in reading.ENDINGS)
+        return sorted(map(Path, search(self.folder).files))
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """The samples (n,) of one of the files. Raises UserError when it cannot be read."""

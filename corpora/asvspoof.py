@@ -32,8 +32,6 @@ COUNTS_2021 = {"LA": {"eval": 148_176, "all": 181_566}, "DF": {"eval": 533_928, 
 class ASVspoof2019(DataSet):
     """ASVspoof 2019, track LA or PA, as its archive unpacks: at `root` or in its folder LA or PA."""
 
-    partitions = PARTITIONS
-
     def __init__(self, root: str | os.PathLike, track: str = "LA"):
         self.track = track
         super().__init__(root)
@@ -47,6 +45,11 @@ class ASVspoof2019(DataSet):
         folder = f"ASVspoof2019_{self.track}_cm_protocols"
         places = (folder, f"{self.track}/{folder}")
         return find_first(self.root, places, f"ASVspoof 2019 {self.track} protocols", Path.is_dir)
+
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """Those whose protocol is there; all of them if none is, so that its name is in the error."""
+        return tuple(name for name in PARTITIONS if self.protocol(name).is_file()) or PARTITIONS
 
     def protocol(self, partition: str) -> Path:
         ending = "trn" if partition == "train" else "trl"
@@ -153,14 +156,24 @@ class ASVspoof5(DataSet):
     """ASVspoof 5, track 1. Each part of its archive may be unpacked by itself: flac_T_aa/flac_T/."""
 
     title = "asvspoof5"
-    partitions = PARTITIONS
+
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """Those whose protocol is there."""
+        return tuple(name for name, layout in LAYOUT_5.items() if self._there(layout))
 
     def find_labels(self) -> Path:
         """The protocol of the first partition that has one."""
         return self._protocol([layout.protocol for layout in LAYOUT_5.values()])
 
+    def _there(self, layout: Layout5) -> bool:
+        return any(path.is_file() for path in self._places([layout.protocol]))
+
+    def _places(self, names: Sequence[str]) -> list[Path]:
+        return [self.root / folder / name for name in names for folder in ("", "ASVspoof5_protocols")]
+
     def _protocol(self, names: Sequence[str]) -> Path:
-        places = [f"{folder}{name}" for name in names for folder in ("", "ASVspoof5_protocols/")]
+        places = [str(path.relative_to(self.root)) for path in self._places(names)]
         return find_first(self.root, places, "ASVspoof 5 protocol")
 
     def partition(self, name: str) -> Partition:

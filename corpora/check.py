@@ -16,10 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from audio import SAMPLE_RATE
+from audio.search import UNREADABLE, is_audio
 from common.pool import map_in_order
 from corpora.check_report import NOTE, PROBLEM, CheckReport, Finding, PartitionFacts, counted
 from corpora.cues import CUES, MeasuredFile, UnreadableFile, cue_eers, measure_file
-from corpora.data_set import is_audio
 from corpora.trials import Partition
 from metrics.scores import BONAFIDE
 
@@ -46,7 +46,7 @@ FILE_FINDINGS = {
     "channels": (NOTE, "of several channels; their mean is taken"),
 }
 ORDER = (
-    *("one_class", "official_count", *FILE_FINDINGS, "formats", "extra"),
+    *("one_class", "official_count", *FILE_FINDINGS, "left_out", "formats", "extra"),
     *("leak", "contradiction", "duplicate", "shared_speakers", "shortcut"),
 )
 
@@ -64,7 +64,13 @@ def examine(partitions: Sequence[Partition], workers: int) -> CheckReport:
         checked.append(_CheckedPartition(partition, files[first : first + len(partition.trials)]))
         first += len(partition.trials)
     findings = [finding for each in checked for finding in each.findings()]
-    findings += [*_formats(checked), *_extra_files(checked), *_duplicates(checked), *_shared_speakers(checked)]
+    findings += [
+        *_left_out(checked),
+        *_formats(checked),
+        *_extra_files(checked),
+        *_duplicates(checked),
+        *_shared_speakers(checked),
+    ]
     findings.sort(key=lambda finding: (finding.severity != PROBLEM, ORDER.index(finding.name)))
     return CheckReport([each.facts for each in checked], findings)
 
@@ -175,6 +181,19 @@ def _formats(checked: list[_CheckedPartition]) -> Iterator[Finding]:
     if len(formats) > 1:
         items = [f"{name}: {count:,} files" for name, count in formats.most_common()]
         yield Finding(NOTE, "formats", _names(checked), f"{len(formats)} file formats", items)
+
+
+def _left_out(checked: list[_CheckedPartition]) -> Iterator[Finding]:
+    """Paths in folders of classes that are no trial; a folder that cannot be read hides trials."""
+    names, all_paths = defaultdict(list), defaultdict(dict)
+    for each in checked:
+        for reason, paths in each.partition.left_out.items():
+            names[reason].append(each.name)
+            all_paths[reason] |= dict.fromkeys(paths)
+    for reason, paths in all_paths.items():
+        severity = PROBLEM if reason.startswith(UNREADABLE) else NOTE
+        text = f"{counted(len(paths), 'path')} left out: {reason}"
+        yield Finding(severity, "left_out", ", ".join(names[reason]), text, list(paths))
 
 
 def _extra_files(checked: list[_CheckedPartition]) -> Iterator[Finding]:

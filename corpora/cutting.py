@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from audio import SAMPLE_RATE, reading
 from audio.levels import FRAME_SAMPLES, active_frames, frame_powers
+from audio.search import left_out_notes, search
 from common.errors import UserError
 from common.pool import map_in_order
 from common.text_files import read_lines
@@ -48,16 +49,18 @@ def find_recordings(folder: Path, speakers: Path | None) -> list[SourceRecording
     """
     if not folder.is_dir():
         raise UserError(f"--bonafide {folder}", "a folder", "a file" if folder.exists() else "nothing there")
+    found = search(folder)
+    there = {os.path.relpath(path, folder) for path in found.files + found.unreadable}  # these fail when read
     if speakers:
         speaker_of = read_speakers(speakers)
+        if others := sorted(there - speaker_of.keys()):
+            found.left_out[f"not in {speakers}"] = others
     else:
-        there = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
-        files = [path for path in there if path.suffix.lower() in reading.ENDINGS]
-        if others := len(there) - len(files):
-            print(f"note: {others} files in {folder} have no audio ending and are left out", file=sys.stderr)
-        speaker_of = {str(file): file.parts[0] for file in files}
-        if alone := sum(len(file.parts) == 1 for file in files):
+        speaker_of = {name: name.split(os.sep)[0] for name in there}
+        if alone := sum(os.sep not in name for name in there):
             print(f"note: {alone} files are in {folder} itself: each counts as a separate speaker", file=sys.stderr)
+    for note in left_out_notes(found.left_out):
+        print(f"note: {note}", file=sys.stderr)
     if not speaker_of:
         raise UserError(f"nothing in {folder}", f"audio files ({' '.join(sorted(reading.ENDINGS))})", "none")
     named = sorted(speaker_of.items())

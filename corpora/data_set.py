@@ -4,13 +4,13 @@ asvspoof.py and folders.py have the kinds, open.py opens one by its name `KIND:P
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from audio.reading import ENDINGS
+from audio.search import search
 from common.errors import UserError
 from corpora.trials import PARTITIONS, Partition, Trial
 from metrics.protocols import read_labels
@@ -67,7 +67,13 @@ class DataSet:
         """Raises UserError when there is no such partition, and when its labels cannot be read."""
         self.require(name)
         table = self.table.take(self.rows[name])
-        return make_partition(name, table, self.files(table.utt_id.tolist()), self.labels)
+        files = self.files(table.utt_id.tolist())
+        return make_partition(name, table, files, self.labels, left_out=self.left_out)
+
+    @property
+    def left_out(self) -> Mapping[str, Sequence[str]]:
+        """Paths in its folder that are no trial, by the reason."""
+        return {}
 
     def files(self, utt_ids: list[str]) -> dict[str, Path]:
         """The audio file of each utterance."""
@@ -105,16 +111,6 @@ def find_first(root: Path, places: Sequence[str], what: str, exists: Callable[[P
     raise UserError(f"no {what} in {root}", " or ".join(places), "none of them")
 
 
-def audio_below(folder: Path) -> Iterator[str]:
-    """Paths of all audio files in the folder and its subfolders."""
-    for parent, _, names in os.walk(folder):
-        yield from (os.path.join(parent, name) for name in names if is_audio(name))
-
-
-def is_audio(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in ENDINGS
-
-
 def find_audio(utt_ids: Iterable[str], folders: Sequence[Path]) -> dict[str, Path]:
     """The file of each utt_id, which is the file's path, name, or name without the extension, tried in this order.
 
@@ -124,7 +120,7 @@ def find_audio(utt_ids: Iterable[str], folders: Sequence[Path]) -> dict[str, Pat
     """
     by_path, by_name, by_stem, twice = {}, {}, {}, {}
     for folder in folders:
-        for path in audio_below(folder):
+        for path in search(folder).files:
             name = os.path.basename(path)
             keys = (os.path.relpath(path, folder), name, os.path.splitext(name)[0])
             for index, key in zip((by_path, by_name, by_stem), keys, strict=True):

@@ -7,6 +7,7 @@ CsvList("/data/mine.csv").partition("dev")
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from audio.reading import ENDINGS
+from audio.search import FoundAudio, search
 from common.errors import UserError
-from corpora.data_set import PARTITION_WORDS, DataSet, audio_below, find_first
+from corpora.data_set import PARTITION_WORDS, DataSet, find_first
 from metrics.scores import KEYS, Labels
 
 LABEL_FILES = ("labels.txt", "protocol.txt", "meta.csv", "labels.csv", "protocol.csv", "metadata.csv")
@@ -98,7 +100,11 @@ class ClassFolders(DataSet):
 
     @cached_property
     def table(self) -> Labels:
-        found = [(part, path) for part in self.class_folders for path in sorted(audio_below(part.folder))]
+        parts = {os.path.join(part.folder, ""): [] for part in self.class_folders}
+        for path in self.found.files:
+            if folder := next(filter(path.startswith, parts), None):
+                parts[folder].append(path)
+        found = [(part, path) for part, paths in zip(self.class_folders, parts.values(), strict=True) for path in paths]
         if not found:
             endings = " ".join(sorted(ENDINGS))
             raise UserError(f"no audio in the folders of {self.root}", f"files {endings}", "none")
@@ -106,6 +112,17 @@ class ClassFolders(DataSet):
         columns = (np.array([getattr(part, name) for part, _ in found]) for name in ("is_bonafide", "attack"))
         groups = {"partition": np.array([part.partition for part, _ in found], dtype=object)}
         return Labels(utt_ids, *columns, groups)
+
+    @cached_property
+    def found(self) -> FoundAudio:
+        """All paths below `root`."""
+        return search(self.root)
+
+    @cached_property
+    def left_out(self) -> Mapping[str, Sequence[str]]:
+        listed = {str(self.root / utt_id) for utt_id in self.table.utt_id.tolist()}
+        others = [path for path in self.found.files if path not in listed]
+        return self.found.left_out | ({"in no folder of a class": others} if others else {})
 
     def files(self, utt_ids: list[str]) -> dict[str, Path]:
         return {utt_id: self.root / utt_id for utt_id in utt_ids}

@@ -7,7 +7,7 @@ open_eval_sets(["2021:/data/2021", "itw:/data/itw"], "LA")           # each by i
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -73,14 +73,16 @@ def open_partition(names: Sequence[str], track: str, partition: str) -> Partitio
         raise UserError(f"no {partition} partition", "one data set that has it", "; ".join(found))
     if len(parts) == 1:
         return parts[0][1]
-    trials, files = [], {}
+    trials, files, left_out = [], {}, defaultdict(list)
     for folder, (_, part) in zip(_distinct([each.root.resolve().stem for each, _ in parts]), parts, strict=True):
         renamed = {trial.utt_id: f"{folder}/{trial.utt_id}" for trial in part.trials}
         sources = [f"{folder}/{trial.source}".rstrip("/") for trial in part.trials]
         named = zip(part.trials, renamed.values(), sources, strict=True)
         trials += [trial._replace(utt_id=utt_id, source=source) for trial, utt_id, source in named]
         files |= {renamed[utt_id]: path for utt_id, path in part.files.items()}
-    return Partition(partition, trials, files)
+        for reason, paths in part.left_out.items():
+            left_out[reason] += paths
+    return Partition(partition, trials, files, left_out=left_out)
 
 
 def open_all_partitions(names: Sequence[str], track: str = "LA") -> list[Partition]:

@@ -51,6 +51,7 @@ class Partition:
     labels: Path | None = None  # the file or folder that the keys come from
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # further columns (N,) str: codec, subset, …
     copies: Mapping[str, Path] = field(default_factory=dict)  # utt_id of each copy and the file that it is made from
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)  # paths in the data set's folder, by the reason
 
     def with_vocoded(self, vocoders: Sequence[str]) -> "Partition":
         """Add a spoof of each bona fide trial by each vocoder, `<utt_id>~<vocoder>`; the vocoder is its attack."""

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from audio.reading import ENDINGS
+from audio.search import left_out_notes, search
 from common.errors import UserError
 from common.text_files import read_lines
 
@@ -37,16 +37,18 @@ def files_in_list(path: str) -> list[Path]:
 
 
 def files_in_folder(folder: Path, recursive: bool) -> list[Path]:
-    """Audio and video files by their endings, sorted; a note counts the others. Raises UserError if it is no folder."""
+    """Audio and video files by their endings, sorted; notes name the others. Raises UserError if it is no folder.
+
+    A folder that cannot be read is among the files, so that it fails like one that cannot be read.
+    """
     if not folder.is_dir():
         raise UserError(f"--audio_dir {folder}", "a folder", "a file" if folder.exists() else "nothing there")
-    every = sorted(path for path in (folder.rglob("*") if recursive else folder.iterdir()) if path.is_file())
-    found = [path for path in every if path.suffix.lower() in ENDINGS]
-    if others := len(every) - len(found):
-        print(f"note: {others} files in {folder} have no ending of audio or video and are left out", file=sys.stderr)
-    if not found:
+    found = search(folder, recursive)
+    for note in left_out_notes(found.left_out):
+        print(f"note: {note}", file=sys.stderr)
+    if not found.files and not found.unreadable:
         raise UserError(f"--audio_dir {folder}", "audio or video files", "none" if recursive else "none (--recursive?)")
-    return found
+    return sorted(map(Path, found.files + found.unreadable))
 
 
 def name_utterances(files: Sequence[Path]) -> dict[Path, str]:

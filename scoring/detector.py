@@ -16,6 +16,7 @@ from audio.chunks import Chunker
 from audio.decoding_workers import recordings
 from audio.errors import AudioError
 from audio.reading import RecordingFacts
+from audio.stream import PcmStream
 from common.errors import UserError
 from metrics.scores import BONAFIDE
 from scoring.engine_choice import load_engine
@@ -102,17 +103,13 @@ class Detector:
             chunks = [ChunkScore(*values) for values in zip(file.starts, ends, file.scores, strict=True)]
             yield ScoredRecording(judge(file.path, file.outcome, chunks), file.kept_samples())
 
-    def score_stream(self, source: BinaryIO, hop: int) -> Iterator[ChunkScore]:
-        """Chunks, `hop` samples apart, of raw PCM (16-bit little-endian, mono, 16 kHz) as soon as each is complete."""
-        chunker, received, stray = Chunker(self.engine.nb_samp, hop), 0, b""
-        while piece := source.read1(2 * SAMPLE_RATE // 10):
-            piece = stray + piece
-            whole = len(piece) // 2 * 2
-            samples, stray = np.frombuffer(piece[:whole], "<i2").astype(np.float32) / 32768, piece[whole:]
+    def score_stream(self, source: BinaryIO | PcmStream, hop: int) -> Iterator[ChunkScore]:
+        """Chunks, `hop` samples apart, of raw PCM (a bare source: s16le, mono, 16 kHz) as soon as each is complete."""
+        chunker, received = Chunker(self.engine.nb_samp, hop), 0
+        for samples in source if isinstance(source, PcmStream) else PcmStream(source):
             received += len(samples)
             yield from self._stream_chunks(*chunker.feed(samples), received)
-        if received:
-            yield from self._stream_chunks(*chunker.end(), received)
+        yield from self._stream_chunks(*chunker.end(), received)
 
     def _stream_chunks(self, chunks: np.ndarray, starts: np.ndarray, received: int) -> Iterator[ChunkScore]:
         for chunk, start in zip(chunks, starts, strict=True):

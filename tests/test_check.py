@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, assert_user_error
+from conftest import ROOT, assert_user_error, run_command
 from forks import Command
 from test_cues import noise, write
 
@@ -371,3 +371,18 @@ def test_of_asvspoof_2021_every_trial_is_checked_once(tmp_path):
     assert examine([part], 0).problems == []
     with pytest.raises(UserError, match="kind"):
         open_all_partitions(["2022:/data"])
+
+
+def test_only_what_was_downloaded_is_checked(tiny_corpus, tmp_path):
+    """The eval part alone, with all protocols, then with its own."""
+    for folder in ("ASVspoof2019_LA_cm_protocols", "ASVspoof2019_LA_eval"):
+        shutil.copytree(tiny_corpus / folder, tmp_path / folder)
+    done = run_command("data_utils.py", "check", tmp_path, "--num_workers", 0)
+    assert "missing" not in done.stdout and "eval" in done.stdout
+    for name in ("train", "dev"):
+        assert f"note: {name} is not checked: there is no {tmp_path}/ASVspoof2019_LA_{name}/flac" in done.stderr
+    for path in (tmp_path / "ASVspoof2019_LA_cm_protocols").iterdir():
+        if ".eval." not in path.name:
+            path.unlink()
+    (part,) = open_all_partitions([str(tmp_path)])
+    assert part.name == "eval" and part.missing() == []

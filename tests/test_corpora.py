@@ -194,7 +194,7 @@ def test_the_published_layout(kind, tmp_path):
         assert partition.missing() == [] and all(partition.path(trial).is_file() for trial in trials)
         assert partition.name == name and partition.labels.exists() and partition.asv_scores() is None
         assert all(len(column) == len(trials) for column in partition.groups.values())
-        (note,) = preflight([partition], "LA") or [None]
+        (note,) = [each for each in preflight([partition], "LA") if "left out" not in each] or [None]
         assert (note is None) == (partition.official_count is None)
         rows = np.array([len(trials) - 1, 0])
         taken = partition.take(rows)
