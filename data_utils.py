@@ -238,6 +238,7 @@ def _start_worker(number: int) -> None:
     leave_signals_to_parent(number)
     ForkingPickler.register(torch.Tensor, lambda tensor: (torch.from_numpy, (tensor.numpy(),)))
     Queue._on_queue_feeder_error = lambda *_: os._exit(1)  # the parent would wait for ever for what was not sent
+    Queue._finalize_join = staticmethod(lambda thread: None)  # a killed parent never reads what is left to send
 
 
 def _whole(batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | UserError:
