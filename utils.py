@@ -30,6 +30,16 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 CHECKPOINT_FORMAT = 1
 CONFIGS = Path(__file__).parent / "config"
+# Where other people's code keeps the weights in a checkpoint, and what it puts before their names: DataParallel and
+# AveragedModel, torch.compile, Lightning.
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+# How files begin that are no checkpoint, and what to do.
+OTHER_FILES = {
+    b"version https://git-lfs": "a git-lfs pointer (`git lfs pull` fetches the file itself)",
+    b"<": "a web page (the download did not work; try it in a browser)",
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9": "the format of torch before 1.6 (load it with torch.load and save it again)",
+}
 
 
 # ---------------------------------------------------------------------------------------------------- determinism
@@ -122,7 +132,7 @@ def save_checkpoint(path: str | os.PathLike, fields: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """A checkpoint's fields; of a bare state dict (as the authors release) {model: state dict, config: None}.
+    """A checkpoint's fields; of another project's file, bare or wrapped, {model: state dict, config: None}.
 
     Tensors are on the CPU; the file's `sha256` is added. Nothing in the file is executed, and reading it takes no more
     memory than its size. Raises UserError when it is no checkpoint.
@@ -136,7 +146,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"cannot load checkpoint {path}", "a dict", type(content).__name__)
     if "format" not in content:
-        content = {"model": _plain_names(content), "config": None}
+        content = {"model": bare_weights(content), "config": None}
     elif content["format"] != CHECKPOINT_FORMAT or not {"model", "config"} <= content.keys():
         raise UserError(f"checkpoint {path} has another format", CHECKPOINT_FORMAT, content["format"])
     return {**content, "sha256": hashlib.sha256(data).hexdigest()}
@@ -187,15 +197,20 @@ def _read_stored_zip(path: str | os.PathLike) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror}") from error
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UserError(f"cannot load checkpoint {path}", "a file of torch.save (zip)", error) from error
+        found = next((what for head, what in OTHER_FILES.items() if data.lstrip().startswith(head)), error)
+        raise UserError(f"cannot load checkpoint {path}", "a file of torch.save (zip)", found) from error
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in entries):
         raise UserError(f"cannot load checkpoint {path}", "stored entries as torch.save writes", "compressed ones")
     return data
 
 
-def _plain_names(weights: dict[str, Any]) -> dict[str, Any]:
-    """Names without the `module.` that DataParallel puts in front."""
-    return {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
+def bare_weights(content: dict[str, Any]) -> dict[str, Any]:
+    """The state dict in a checkpoint of another project, without wrapper and prefixes."""
+    wrapped = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
+    weights = {str(name): tensor for name, tensor in wrapped.items() if name != "n_averaged"}
+    while prefix := next((p for p in PREFIXES if weights and all(name.startswith(p) for name in weights)), None):
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return weights
 
 
 # ------------------------------------------------------------------------------------------------------------ command

@@ -161,3 +161,31 @@ def test_inspect_says_what_a_checkpoint_holds(tmp_path):
     assert lines["architecture"] == "AASIST" and lines["dev_eer"] == "12.500 %" and lines["epoch"] == "7"
     (tmp_path / "text.pth").write_text("no checkpoint")
     assert_user_error(run_command("utils.py", "inspect", tmp_path / "text.pth"), "text.pth", "torch.save")
+
+
+WRAPPED = {
+    "lightning": lambda weights: {"epoch": 3, "state_dict": {f"model.{name}": x for name, x in weights.items()}},
+    "model_state_dict": lambda weights: {"model_state_dict": weights, "epoch": 12},
+    "model and optimizer": lambda weights: {"model": weights, "optimizer": {}, "epoch": 5},
+    "compiled": lambda weights: {f"_orig_mod.{name}": x for name, x in weights.items()},
+    "averaged": lambda weights: {f"module.{name}": x for name, x in weights.items()} | {"n_averaged": torch.tensor(7)},
+    "parallel and compiled": lambda weights: {f"module._orig_mod.{name}": x for name, x in weights.items()},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_weights_are_found_in_other_projects_wrappers(tmp_path, wrapper):
+    weights = build_model(TINY_MODEL).state_dict()
+    torch.save(WRAPPED[wrapper](weights), tmp_path / "w.pth")
+    found = utils.load_checkpoint(tmp_path / "w.pth")
+    assert found["config"] is None and found["model"].keys() == weights.keys()
+    assert all(torch.equal(found["model"][name], weights[name]) for name in weights)
+
+
+def test_files_that_are_no_checkpoint_are_named(tmp_path):
+    torch.save({}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html></html>")
+    (tmp_path / "lfs.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    for name, words in {"old": "torch before 1.6", "page": "a web page", "lfs": "a git-lfs pointer"}.items():
+        with pytest.raises(UserError, match=words):
+            utils.load_checkpoint(tmp_path / f"{name}.pth")
