@@ -17,14 +17,21 @@ def format_report(result: dict, name: str = "", official: bool = False) -> str:
     if official:
         return _format_official(result)
     lines = [f"{name or 'scores'}: {result['n_bonafide']:,} bona fide and {result['n_spoof']:,} spoof trials"]
+    fewest = min(result["n_bonafide"], result["n_spoof"])
     for key, label in LABELS.items():
         if result[key] is not None:
-            lines.append(f"  {label:<16}{result[key]:>12.6f}{_brackets(result.get('intervals', {}).get(key))}")
+            value = f"{result[key]:.{decimals(fewest)}f}"
+            lines.append(f"  {label:<16}{value:>12}{_brackets(result.get('intervals', {}).get(key))}")
     lines += _format_further(result)
     lines += _format_decisions(result["decisions"])
     lines += _format_breakdown("attack", result["per_attack"]) if result["per_attack"] else []
     lines += _format_breakdown(result["group_by"], result["groups"]) if result["groups"] else []
     return "\n".join(lines)
+
+
+def decimals(trials: int) -> int:
+    """Decimals that a result on so many trials of the rarer class is worth: six from 1,000 on, as published."""
+    return 6 if trials >= 1000 else 4 if trials >= 100 else 2
 
 
 def _brackets(ends: list[float] | None) -> str:
@@ -87,7 +94,8 @@ def _format_breakdown(column: str, rows: dict[str, dict]) -> list[str]:
     lines = ["", f"  {column:<{width}}{head}"]
     for name, row in rows.items():
         cells = "".join(f"{row[count]:>10,}" for count in counts)
-        cells += f"{_cell(row['eer_percent'], '.6f'):>11}{_cell(row['min_tdcf'], '.6f'):>12}"
+        form = f".{decimals(min(row[count] for count in counts))}f"
+        cells += f"{_cell(row['eer_percent'], form):>11}{_cell(row['min_tdcf'], form):>12}"
         lines.append(f"  {name:<{width}}{cells}{_brackets(row.get('eer_percent_interval'))}")
     return lines
 

@@ -18,8 +18,9 @@ def draw(
 ) -> list[Path]:
     """Draw the seven figures of `evaluate` results into `directory`.
 
-    DET, ROC and attack figures show all systems together; the other four are drawn for each system in `own`, by default
-    all. Returns the files. Raises PartFailed when all figures are written but those that it names.
+    Where `evaluate` was given a threshold, the deployed one, it is drawn beside that of the EER, which is tuned on
+    these very trials. DET, ROC and attack figures show all systems together; the other four are drawn for each system
+    in `own`, by default all. Returns the files. Raises PartFailed when all figures are written but those that it names.
     """
     curves = {name: compute_det_curve(scores.bonafide, scores.spoof)[:2] for name, scores in systems.items()}
     figures = {
@@ -31,14 +32,17 @@ def draw(
     for name in own:
         scores = systems[name]
         suffix = "_" + re.sub(r"[^\w.-]+", "_", name) if len(own) > 1 else ""
-        threshold = results[name]["eer_threshold"]
+        threshold, decisions = results[name]["eer_threshold"], results[name]["decisions"]
+        deployed = next((row["threshold"] for row in decisions if row["at"] == "given"), None)
         attacks = {attack: scores.score[scores.attack == attack] for attack in results[name]["per_attack"]}
         groups = {"bona fide": scores.bonafide} | (attacks or {"spoof": scores.spoof})
         figures |= {
-            f"score_distributions{suffix}": partial(score_distributions, scores.bonafide, scores.spoof, threshold),
-            f"confusion{suffix}": partial(confusion_matrix, results[name]["decisions"][0]["confusion"], threshold),
-            f"score_scatter{suffix}": partial(score_scatter, scores.score, scores.is_bonafide, threshold),
-            f"score_boxes{suffix}": partial(score_boxes, groups, threshold),
+            f"score_distributions{suffix}": partial(
+                score_distributions, scores.bonafide, scores.spoof, threshold, deployed
+            ),
+            f"confusion{suffix}": partial(confusion_matrix, decisions[0]["confusion"], threshold),
+            f"score_scatter{suffix}": partial(score_scatter, scores.score, scores.is_bonafide, threshold, deployed),
+            f"score_boxes{suffix}": partial(score_boxes, groups, threshold, deployed),
         }
     return write_figures({Path(directory) / stem: make for stem, make in figures.items()})
 

@@ -35,12 +35,14 @@ if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
     from matplotlib.figure import Figure
 
 
-def score_distributions(bonafide: np.ndarray, spoof: np.ndarray, threshold: float) -> "Figure":
-    """Histograms of the scores of each class, both (trials,), and the threshold. Each histogram has area 1."""
+def score_distributions(
+    bonafide: np.ndarray, spoof: np.ndarray, threshold: float, deployed: float | None = None
+) -> "Figure":
+    """Histograms of the scores of each class, both (trials,), each of area 1; the threshold, and that in use."""
     classes = [np.asarray(bonafide, float), np.asarray(spoof, float)]
     labels = [f"{name} (n = {scores.size:,})" for name, scores in zip(("bona fide", "spoof"), classes, strict=True)]
     figure, axes = column_figure(2.2, SCORE, "Density (1 / unit of score)")
-    low, high = _span(axes, classes, threshold)
+    low, high = _span(axes, classes, threshold, deployed)
     # An odd number of bins, so that a constant score falls into the middle of one.
     edges = np.linspace(low, high, 2 + 2 * int(np.clip(np.sqrt(sum(map(len, classes))) / 2, 10, 50)))
     handles = []
@@ -48,12 +50,14 @@ def score_distributions(bonafide: np.ndarray, spoof: np.ndarray, threshold: floa
         density = np.histogram(scores, edges)[0] / (max(scores.size, 1) * (edges[1] - edges[0]))
         handles.append(axes.stairs(density, edges, fill=True, linewidth=0.8, **look))
     axes.set(xlim=(low, high), ylim=(0, None))
-    add_threshold(axes.axvline, threshold, handles, labels)
+    add_threshold(axes.axvline, threshold, handles, labels, deployed)
     add_legend(figure, handles, labels, columns=2)
     return figure
 
 
-def score_scatter(scores: np.ndarray, is_bonafide: np.ndarray, threshold: float) -> "Figure":
+def score_scatter(
+    scores: np.ndarray, is_bonafide: np.ndarray, threshold: float, deployed: float | None = None
+) -> "Figure":
     """Score of each trial (trials,) in the given order; in a PDF the points are one image (LA eval has 71,237)."""
     scores, is_bonafide = np.asarray(scores, float), np.asarray(is_bonafide, bool)
     figure, axes = column_figure(2.6, "Trial index", SCORE)
@@ -66,14 +70,14 @@ def score_scatter(scores: np.ndarray, is_bonafide: np.ndarray, threshold: float)
         axes.plot(np.flatnonzero(chosen), scores[chosen], markersize=3 if few else 1.2, rasterized=True, **look)
         handles.append(line_handle(markersize=4, **look))
         labels.append(f"{name} (n = {chosen.sum():,})")
-    axes.set(ylim=_span(axes, [scores[is_bonafide], scores[~is_bonafide]], threshold))
+    axes.set(ylim=_span(axes, [scores[is_bonafide], scores[~is_bonafide]], threshold, deployed))
     axes.xaxis.set_major_locator(whole_numbers())
-    add_threshold(axes.axhline, threshold, handles, labels)
+    add_threshold(axes.axhline, threshold, handles, labels, deployed)
     add_legend(figure, handles, labels, columns=2)
     return figure
 
 
-def score_boxes(groups: Mapping[str, np.ndarray], threshold: float) -> "Figure":
+def score_boxes(groups: Mapping[str, np.ndarray], threshold: float, deployed: float | None = None) -> "Figure":
     """Box plots of scores by group, each (trials,), "bona fide" first: quartiles, whiskers to 1.5 quartile ranges."""
     values = [np.asarray(scores, float) for scores in groups.values()]
     figure, axes = column_figure(_rows_height(len(groups), 0), SCORE, "")
@@ -92,17 +96,17 @@ def score_boxes(groups: Mapping[str, np.ndarray], threshold: float) -> "Figure":
             line.set_linewidth(0.6)
     for index, box in enumerate(boxes["boxes"]):
         box.set_facecolor(SPOOF_COLOUR if index else BONAFIDE_COLOUR)
-    axes.set(xlim=_span(axes, values, threshold))
+    axes.set(xlim=_span(axes, values, threshold, deployed))
     name_rows(axes, list(groups))
     handles, labels = [patch_handle(color=BONAFIDE_COLOUR), patch_handle(color=SPOOF_COLOUR)], ["bona fide", "spoof"]
-    add_threshold(axes.axvline, threshold, handles, labels)
+    add_threshold(axes.axvline, threshold, handles, labels, deployed)
     add_legend(figure, handles, labels, columns=2)
     return figure
 
 
-def _span(axes: "Axes", groups: Collection[np.ndarray], threshold: float) -> tuple[float, float]:
-    """Axis limits that show all scores and the threshold; far outliers are left out, and their number is the title."""
-    ends = [threshold] if np.isfinite(threshold) else []
+def _span(axes: "Axes", groups: Collection[np.ndarray], *thresholds: float | None) -> tuple[float, float]:
+    """Axis limits that show all scores and the thresholds; far outliers are left out, and their number is the title."""
+    ends = [threshold for threshold in thresholds if threshold is not None and np.isfinite(threshold)]
     for scores in groups:
         finite = np.sort(scores[np.isfinite(scores)])
         if finite.size:

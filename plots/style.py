@@ -143,13 +143,21 @@ def curve_style(index: int, marker: bool = False) -> dict:
     return look
 
 
-def add_threshold(draw_line: Callable, threshold: float, handles: list, labels: list) -> None:
-    """Draw the threshold with `draw_line` and add it to the legend; an infinite one is only in the legend."""
-    look = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 0.9}
-    if np.isfinite(threshold):
-        draw_line(threshold, **look)
-    handles.append(line_handle(**look))
-    labels.append(f"threshold {threshold:.4g}" + ("" if np.isfinite(threshold) else " (not drawn)"))
+def add_threshold(
+    draw_line: Callable, threshold: float, handles: list, labels: list, deployed: float | None = None
+) -> None:
+    """Draw the threshold with `draw_line` and add it to the legend; an infinite one is only in the legend.
+
+    deployed: the threshold that verdicts use, dotted, where `threshold` is another one.
+    """
+    lines = [("threshold" if deployed is None else "EER threshold", threshold, (0, (4, 2)))]
+    lines += [("deployed threshold", deployed, (0, (1, 1.5)))] if deployed is not None else []
+    for name, value, dashes in lines:
+        look = {"color": "black", "linestyle": dashes, "linewidth": 0.9}
+        if np.isfinite(value):
+            draw_line(value, **look)
+        handles.append(line_handle(**look))
+        labels.append(f"{name} {value:.4g}" + ("" if np.isfinite(value) else " (not drawn)"))
 
 
 def inner_range(ordered: np.ndarray) -> list[float]:

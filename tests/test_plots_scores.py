@@ -254,3 +254,15 @@ def test_published_scores(tmp_path):
     assert [len(line.get_xdata()) for line in figure.axes[0].get_lines()[:2]] == [63882, 7355]
     _, pdf = write_figure(figure, tmp_path / "scatter")
     assert pdf.stat().st_size < 1e6  # an image, not 71,237 marks
+
+
+def test_the_deployed_threshold_stands_beside_that_of_the_eer():
+    scores, is_bonafide = np.array([3.0, -1.0, 2.0]), np.array([True, False, True])
+    for figure in (
+        score_distributions(scores[is_bonafide], scores[~is_bonafide], 0.5, 9.0),
+        score_scatter(scores, is_bonafide, 0.5, 9.0),
+        score_boxes({"bona fide": scores[is_bonafide], "A07": scores[~is_bonafide]}, 0.5, 9.0),
+    ):
+        words = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert {"EER threshold 0.5", "deployed threshold 9"} <= set(words)
+        assert max(*figure.axes[0].get_xlim(), *figure.axes[0].get_ylim()) >= 9
