@@ -23,7 +23,7 @@ from corpora.cues import CUES, MeasuredFile, UnreadableFile, cue_eers, measure_f
 from corpora.trials import Partition
 from metrics.scores import BONAFIDE
 
-CLIPPED_FRACTION = 0.001  # of a file's samples: more at full scale can be heard
+CLIPPED_FRACTION = 0.001  # of a file's samples: more at full scale is audible
 UNKNOWN_SPEAKERS = {"", "-"}
 CLASSES = ("bonafide", "spoof")
 # Findings about single files: severity, and "<n> of <N> files …".

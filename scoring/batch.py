@@ -79,9 +79,9 @@ def score_batch(
     """
     processes = Processes(timedelta(days=30))  # one process may need days longer for its files than another
     utt_ids = name_utterances(files)
+    names = [str(file) for file in files]
     if outputs.scores or outputs.figures:
         require_distinct(utt_ids, blanks=not outputs.scores)
-    names = [str(file) for file in files]
     header = judge.header() | {"engine": {"name": detector.engine.name, "precision": detector.engine.precision}}
     with outputs.kept_results() if processes.is_main else nullcontext() as path:
         path = processes.broadcast(path)
@@ -89,39 +89,43 @@ def score_batch(
         if path and processes.is_main:
             document = ResultsFile(path, header, outputs.overwrite)
             document.merge_parts(names)
-        to_do = processes.broadcast([file for file in files if document is None or str(file) not in document.offsets])
-        if done := len(files) - len(to_do):
-            note = f"note: {done} of {len(files)} files are in {path} already (--overwrite: score them anew)"
-            print(note, file=sys.stderr)
-        own_document = document
-        if path and processes.size > 1:
-            own_document = ResultsFile(process_part_path(path, processes.rank), header)
+        to_do = processes.broadcast(_without_result(files, document))
+        part = path and processes.size > 1
+        own_document = ResultsFile(process_part_path(path, processes.rank), header) if part else document
         failures, drawn = 0, Counter()
         keep_seconds = PICTURED_SECONDS if outputs.figures else 0
         for scored in with_progress(detector, judge, to_do[processes.rank :: processes.size], workers, keep_seconds):
-            utt_id = utt_ids[scored.result.path]
             on_result(scored.result)
             failures += scored.result.error is not None
             if own_document:
-                own_document.append(scored.result.to_dict() | {"utt_id": utt_id})
+                own_document.append(scored.result.to_dict() | {"utt_id": utt_ids[scored.result.path]})
             if outputs.figures and not scored.result.error:
-                drawn[_draw(scored, judge, detector, outputs.figures / utt_id, outputs.explain)] += 1
+                drawn[_draw(scored, judge, detector, outputs, utt_ids[scored.result.path])] += 1
         drawn = sum(processes.gather(drawn), Counter())
         if document:
             document.merge_parts(names)
-            failures = sum(result["error"] is not None for result in document.read(names))
-            failures += write_tables(document, utt_ids, outputs)
+            unreadable = sum(result["error"] is not None for result in document.read(names))
+            failures = unreadable + write_tables(document, utt_ids, outputs)
     if processes.is_main:
         _say_where(outputs, drawn[True])
     return BatchFailures(failures, drawn[False])
 
 
-def _draw(scored: ScoredRecording, judge: Judge, detector: Detector, stem: Path, explain: bool) -> bool:
-    """Write the figure <stem>.png and .pdf; returns whether that worked. For whatever reason it fails, it is named."""
+def _without_result(files: list[Path], document: ResultsFile | None) -> list[Path]:
+    """The files that the document holds no result of; a note on stderr counts the others."""
+    to_do = [file for file in files if document is None or str(file) not in document.offsets]
+    if done := len(files) - len(to_do):
+        note = f"note: {done} of {len(files)} files are in {document.path} already (--overwrite: score them anew)"
+        print(note, file=sys.stderr)
+    return to_do
+
+
+def _draw(scored: ScoredRecording, judge: Judge, detector: Detector, outputs: BatchOutputs, utt_id: str) -> bool:
+    """Write <utt_id>.png and .pdf; returns whether that worked. A figure that fails, for any reason, is named."""
     from tqdm import tqdm  # its `write` leaves the progress bar whole
 
     try:
-        save_figure(scored, judge, detector, stem, explain)
+        save_figure(scored, judge, detector, outputs.figures / utt_id, outputs.explain)
     except Exception as error:
         tqdm.write(f"error: no figure of {scored.result.path}: {error}", file=sys.stderr)
         return False

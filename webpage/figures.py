@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audio import SAMPLE_RATE
 from audio.reading import Recording
 from plots.recording import PICTURED_SECONDS
+from scoring.figure import draw_result
 from webpage.formatting import duration
 from webpage.jobs import CheckedFile
 from webpage.result_html import image, message_card
@@ -19,13 +19,10 @@ if TYPE_CHECKING:  # matplotlib takes a second to import
 
 def checked_figure(checked: CheckedFile, lines: Sequence[tuple[str, str]]) -> "Figure":
     """Waveform, spectrogram and scores of a checked file, below `lines` of (label, text)."""
-    from plots.recording import Timeline, recording_figure
-
-    result, samples = checked.result, None
-    if result.seconds <= PICTURED_SECONDS:
+    samples = None
+    if checked.result.seconds <= PICTURED_SECONDS:
         samples = np.concatenate(list(Recording(checked.sound)))
-    timeline = Timeline(*(np.array(values, float) for values in zip(*result.chunks, strict=True)))
-    return recording_figure(samples, SAMPLE_RATE, timeline, checked.judge.settings.threshold, result.regions, lines)
+    return draw_result(checked.result, checked.judge, samples, lines)
 
 
 def figure_panels(checked: CheckedFile) -> dict[str, str]:
