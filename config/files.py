@@ -81,5 +81,5 @@ class _Loader(yaml.SafeLoader):
 
 # YAML 1.1 reads 1e-4 as a string; in JSON, and to people, it is a number.
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$", re.ASCII), list("-+0123456789.")
 )

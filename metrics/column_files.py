@@ -143,20 +143,26 @@ def numeric_column(table: ColumnTable, name: str) -> np.ndarray:
     """A column as float64. Raises UserError for the first cell that is not a finite number."""
     column = table.columns[name]
     try:
+        require_plain("".join(column))
         values = np.array(column, dtype=np.float64)
     except ValueError:
         values = np.array([_number(cell) for cell in column])
     bad = ~np.isfinite(values)
-    if "_" in "".join(column):  # Python reads 1_000 as a number
-        bad |= np.array(["_" in cell for cell in column])
     if bad.any():
         row = int(np.argmax(bad))
         raise table.error(row, f"bad {name}", "a finite number", repr(column[row]))
     return values
 
 
+def require_plain(text: str) -> None:
+    """Raises ValueError for 1_000 and for digits of other scripts, which Python reads as numbers."""
+    if "_" in text or not text.isascii():
+        raise ValueError("no plain number")
+
+
 def _number(cell: str) -> float:
     try:
+        require_plain(cell)
         return float(cell)
     except ValueError:
         return float("nan")

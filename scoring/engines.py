@@ -186,4 +186,4 @@ def _by_batches(compute: Callable, waveforms: "np.ndarray | Tensor", size: int) 
 
 def _threads() -> int:
     requested = os.environ.get("OMP_NUM_THREADS", "")
-    return int(requested) if requested.isdigit() else os.cpu_count() or 1
+    return int(requested) if requested.isdecimal() else os.cpu_count() or 1

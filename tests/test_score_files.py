@@ -151,6 +151,7 @@ BAD_FILES = {  # name: (content, what the one line must say)
     "inf": (GOOD.replace("-1.0", "-inf").encode(), "line 2: bad score"),
     "overflow": (GOOD.replace("2.0", "1e999").encode(), "line 1: bad score"),
     "word": (GOOD.replace("2.0", "high").encode(), "line 1: bad score — expected a finite number, found 'high'"),
+    "other digits": (GOOD.replace("2.0", "٢.0").encode(), "line 1: bad score — expected a finite number, found '٢.0'"),
     "underscore": (GOOD.replace("2.0", "2_0").encode(), "line 1: bad score"),
     "key": (GOOD.replace("u2 A01 spoof", "u2 A01 forged").encode(), "line 2: unknown key"),
     "duplicate": (GOOD.replace("u3", "u1").encode(), "line 3: duplicate trial — expected each once, found u1 also"),
