@@ -248,3 +248,19 @@ def test_log_is_cut_to_what_the_checkpoint_knew(tmp_path):
     assert (tmp_path / "metric_log.txt").read_text() == "one\n"
     with pytest.raises(ValueError, match="JSON"):
         log.event("epoch", loss=math.nan)
+
+
+@pytest.mark.parametrize("left", [0, 5, -20, None])
+def test_a_log_that_has_lost_its_end_goes_on_after_its_last_whole_line(tmp_path, capsys, left):
+    """Cut at its beginning, in its first or last line, or gone."""
+    log = RunLog(tmp_path)
+    for epoch in (1, 2):
+        log.event("epoch", epoch=epoch, loss=0.5)
+        log.line(f"epoch {epoch}")
+    sizes, path = log.sizes(), tmp_path / "log.jsonl"
+    path.unlink() if left is None else path.write_bytes(path.read_bytes()[:left])
+    RunLog(tmp_path, sizes).event("resume", epoch=2)
+    assert f"note: {path} has lost its last " in capsys.readouterr().err
+    events = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [e["epoch"] for e in events if e["event"] == "epoch"] == ([1] if left == -20 else [])
+    assert events[-1]["event"] == "resume" and (tmp_path / "metric_log.txt").read_text() == "epoch 1\nepoch 2\n"

@@ -5,6 +5,7 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class RunLog:
         self.paths = {"jsonl": folder / "log.jsonl", "text": folder / "metric_log.txt"} if writes else {}
         for name, path in self.paths.items():
             path.touch()
-            os.truncate(path, sizes[name] if sizes else 0)
+            _cut_off(path, sizes[name] if sizes else 0)
         self.board = _tensorboard(folder, epochs) if writes else None
 
     def event(self, kind: str, **values: Any) -> None:
@@ -45,8 +46,8 @@ class RunLog:
         self._append("text", text)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each file; none in a process that does not write."""
-        return {name: path.stat().st_size for name, path in self.paths.items()}
+        """Bytes of each file, which are then safe on the disk; none in a process that does not write."""
+        return {name: _size_on_disk(path) for name, path in self.paths.items()}
 
     def _append(self, name: str, text: str) -> None:
         if name in self.paths:
@@ -78,6 +79,20 @@ class RunLog:
         self.line(line)
         rounded = {name: round(value, 3) if name in ROUNDED else value for name, value in values.items()}
         self.event("epoch", epoch=number, **rounded)
+
+
+def _cut_off(path: Path, size: int) -> None:
+    """Keep the first `size` bytes; of a file that has lost its end, the whole lines, and say so."""
+    if (found := path.stat().st_size) < size:
+        print(f"note: {path} has lost its last {size - found:,} bytes; the run goes on without them", file=sys.stderr)
+        size = path.read_bytes().rfind(b"\n") + 1
+    os.truncate(path, size)
+
+
+def _size_on_disk(path: Path) -> int:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
 
 
 def _tensorboard(folder: Path, epochs: int):
