@@ -6,6 +6,7 @@ one: a misspelt option must not silently train the default.
 
 import difflib
 import math
+import sys
 import types
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -30,9 +31,10 @@ def parse(schema: type, values: Any, where: str = "") -> Any:
     known = [f.name for f in fields(schema)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            found = str(key) if len(str(key)) <= 60 else f"{str(key)[:59]}…"
+            near = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
             expected = f"'{where}{near[0]}'" if near else f"one of {', '.join(known)}"
-            raise UserError("unknown key", expected, f"'{where}{key}'")
+            raise UserError("unknown key", expected, f"'{where}{found}'")
     for f in fields(schema):
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise UserError("missing key", f"'{where}{f.name}'", "none")
@@ -59,7 +61,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return tuple(_convert(args[0] if many else args[i], v, f"{name}[{i}]") for i, v in enumerate(value))
     if hint is bool and value in ("True", "False"):
         return value == "True"
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     right = type(value) is hint and not (hint is float and not math.isfinite(value))
     require(right, name, f"a {_TYPE_NAMES.get(hint, hint.__name__)}", _show(value))

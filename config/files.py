@@ -4,6 +4,7 @@ config = load_config("config/AASIST.conf")
 """
 
 import re
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from common.files import write_text
 from common.schema import parse
 from config.schema import Config
 
-MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES = 1 << 17  # a second's work for the parser; our own files have 2 kB
 # The official RawNet2 file repeats two values of optim_config at the top, where the official code never reads them.
 OFFICIAL_REPETITIONS = {"lr": "base_lr", "weight_decay": "weight_decay"}
 
@@ -72,10 +73,10 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"key {key!r} stands twice")
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, count in counts.items():
+            if count > 1:
+                raise yaml.YAMLError(f"key {key[:60]!r} stands twice")
         return super().construct_mapping(node, deep)
 
 

@@ -100,6 +100,8 @@ def test_off_is_a_word_though_yaml_reads_it_as_false(tmp_path):
         ({"optim_config": {"betas": [0.9]}}, ["a list of 2"]),
         ({"optim_config": {"base_lr": float("nan")}}, ["a number"]),
         ({"optim_config": {"base_lr": 0}}, ["above 0"]),
+        ({"optim_config": {"base_lr": 10**400}}, ["'optim_config.base_lr'", "a number", "1000"]),
+        ({"k" * 10_000: 1}, ["unknown key", "one of model_config", "kkk…'"]),
         ({"class_weights": [0, 1]}, ["above 0"]),
         ({"eval_output": "../x.txt"}, ["a file name"]),
         ({"precision": "fp16"}, ["fp32, tf32, bf16", "'fp16'"]),
@@ -132,6 +134,8 @@ def test_mistakes_are_named(tmp_path, change, words):
         ("a: !!python/object/apply:os.system ['touch /tmp/pwned']", "not YAML"),
         ("seed: 1", "missing key"),
         ("x" * (1 << 21), "too large"),
+        ("\n".join(f"key{n}: 1" for n in range(10_000)), "unknown key"),  # time grows with the size, not its square
+        ("optim_config: {base_lr: 1e400}\nmodel_config: {}", "a number, found inf"),
     ],
 )
 def test_no_config(tmp_path, text, word):
