@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import random
+import re
 import sys
 import warnings
 import zipfile
@@ -23,6 +24,7 @@ from common.errors import UserError
 from common.files import replacing
 from config import Config, load_config
 from models import build_model
+from models.published import describe_unknown, read_published
 
 # On a CPU the kernel clears the pages of every large tensor, which takes longer than the model; huge pages halve that.
 # torch reads this variable at its first allocation.
@@ -38,8 +40,12 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 OTHER_FILES = {
     b"version https://git-lfs": "a git-lfs pointer (`git lfs pull` fetches the file itself)",
     b"<": "a web page (the download did not work; try it in a browser)",
-    b"\x80\x02\x8a\nl\xfc\x9cF\xf9": "the format of torch before 1.6 (load it with torch.load and save it again)",
+    b"\x80": "a pickle without torch's header (ask for the weights as torch.save or safetensors writes them)",
+    b"\x89HDF": "an HDF5 file, of Keras perhaps (detectors here are torch's)",
+    b"\x1f\x8b": "a gzip archive (unpack it first)",
+    b"PAR1": "a Parquet file, no weights",
 }
+TORCH_1_5 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9"  # how files of torch before 1.6 begin
 
 
 # ---------------------------------------------------------------------------------------------------- determinism
@@ -137,16 +143,17 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     Tensors are on the CPU; the file's `sha256` is added. Nothing in the file is executed, and reading it takes no more
     memory than its size. Raises UserError when it is no checkpoint.
     """
-    data = _read_stored_zip(path)
+    data = _read_checkpoint_file(path)
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        content = _read_safetensors(data) if _is_safetensors(data) else _read_torch(data)
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
-        reason = str(error).split("\n")[0][:200]
-        raise UserError(f"cannot load checkpoint {path}", "tensors and plain values only", reason) from error
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"a pickle of code ({code[1]}); ask for its state dict" if code else str(error).split("\n")[0][:200]
+        raise UserError(f"cannot load checkpoint {path}", "tensors and plain values only", found) from error
     if not isinstance(content, dict):
         raise UserError(f"cannot load checkpoint {path}", "a dict", type(content).__name__)
     if "format" not in content:
-        content = {"model": bare_weights(content), "config": None}
+        content = _foreign_checkpoint(content, path)
     elif content["format"] != CHECKPOINT_FORMAT or not {"model", "config"} <= content.keys():
         raise UserError(f"checkpoint {path} has another format", CHECKPOINT_FORMAT, content["format"])
     return {**content, "sha256": hashlib.sha256(data).hexdigest()}
@@ -185,20 +192,62 @@ def recognise(weights: dict[str, Any], path: str | os.PathLike) -> dict:
         own = build_model(model_config).state_dict()
         if shapes == {name: tuple(tensor.shape) for name, tensor in own.items()}:
             return model_config
-    expected = f"tensors of {', '.join(known)}"
-    raise UserError(f"checkpoint {path} is of no known architecture", expected, f"{len(shapes)} others")
+    expected = f"tensors of {', '.join(known)}, or of a detector in docs/models.md"
+    raise UserError(f"checkpoint {path} is of no known architecture", expected, describe_unknown(weights))
 
 
-def _read_stored_zip(path: str | os.PathLike) -> bytes:
-    """The file's bytes. Raises UserError unless it is a zip as torch.save writes it, with uncompressed entries."""
+def _foreign_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:
+    """{model, config} of another project's file; config None where the names are ours. Raises UserError.
+
+    A detector that `models/published.py` knows gets our names, and `unused` has its tensors without a use here.
+    """
+    weights = bare_weights(content)
+    tensors = {name: x for name, x in weights.items() if isinstance(x, torch.Tensor)}
+    try:
+        found = read_published(tensors)
+    except (KeyError, ValueError, IndexError, ZeroDivisionError, TypeError) as error:
+        raise UserError(f"checkpoint {path} is not whole", "all tensors of its detector", f"none at {error}") from error
+    if found is None:
+        return {"model": weights, "config": None}
+    return {"model": found.weights, "config": {"model_config": found.model_config}, "unused": found.unused}
+
+
+def _read_torch(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _is_safetensors(data: bytes) -> bool:
+    return data[8:9] == b"{" and 8 < 8 + int.from_bytes(data[:8], "little") <= len(data)
+
+
+def _read_safetensors(data: bytes) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ValueError(error) from error
+
+
+def _read_checkpoint_file(path: str | os.PathLike) -> bytes:
+    """The file's bytes: safetensors, or as torch.save writes them.
+
+    Raises UserError for other files, TorchScript and compressed entries.
+    """
     try:
         data = Path(path).read_bytes()
+        if _is_safetensors(data) or data.startswith(TORCH_1_5):
+            return data
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
     except OSError as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror}") from error
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         found = next((what for head, what in OTHER_FILES.items() if data.lstrip().startswith(head)), error)
         raise UserError(f"cannot load checkpoint {path}", "a file of torch.save (zip)", found) from error
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        found = "TorchScript, which is code (where you trust it: torch.save(torch.jit.load(FILE).state_dict(), OTHER))"
+        raise UserError(f"cannot load checkpoint {path}", "tensors and plain values only", found)
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in entries):
         raise UserError(f"cannot load checkpoint {path}", "stored entries as torch.save writes", "compressed ones")
     return data

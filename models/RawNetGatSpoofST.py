@@ -1,7 +1,8 @@
 """RawGAT-ST: two encoders, a spectral and a temporal graph, and the product of both.
 
 Tak et al., ASVspoof 2021 workshop, arXiv 2107.12710, as released by the authors of AASIST
-(config/RawGATST_baseline.conf). Official checkpoints load with strict=True and give the official logits.
+(config/RawGATST_baseline.conf). Official checkpoints load with strict=True and give the official logits; those of the
+paper's authors are read by models/published.py.
 
 B batch, T samples, C channels, N_S spectral (frequency) nodes, N_T temporal nodes, D features of a node.
 The official parameter names are swapped: `_T` is the spectral graph (maximum over time), `_S` the temporal one.
@@ -10,6 +11,7 @@ The official parameter names are swapped: `_T` is the spectral graph (maximum ov
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,6 +33,7 @@ class ModelConfig:
     first_conv: int = 128  # taps of each sinc filter
     nb_samp: int = 64600  # samples of a chunk; fixes N_T and thereby the shape of proj_S
     output: Literal["linear", "cosine"] = "linear"  # see layers.output_layer
+    fusion: Literal["mul", "add", "cat"] = "mul"  # of the two graphs (section 3.4): product, sum, or side by side
 
     def __post_init__(self):
         filts = "[filters, 6 or more, [1, c1], [c1, c2], [c2, c3], [c3, c3]] of whole numbers above 0"
@@ -47,7 +50,7 @@ class Model(nn.Module):
     def __init__(self, model_config: dict):
         super().__init__()
         c = parse(ModelConfig, model_config, "model_config.")
-        self.nb_samp = c.nb_samp
+        self.nb_samp, self.fusion = c.nb_samp, c.fusion
         filters, *blocks = c.filts
         channels = blocks[-1][1]
         blocks = [*blocks, blocks[-1], blocks[-1]]
@@ -67,9 +70,10 @@ class Model(nn.Module):
         self.pool_S = GraphPool(0.81, DIM, n_min=2)
         self.proj_S = nn.Linear(self.pool_S.nodes_kept(n_t), NODES)
 
-        self.GAT_layer_ST = GraphAttention(DIM, DIM_ST)
-        self.pool_ST = GraphPool(0.64, DIM_ST, n_min=2)
-        self.proj_ST = nn.Linear(DIM_ST, 1)
+        wider = 2 if c.fusion == "cat" else 1
+        self.GAT_layer_ST = GraphAttention(wider * DIM, wider * DIM_ST)
+        self.pool_ST = GraphPool(0.64, wider * DIM_ST, n_min=2)
+        self.proj_ST = nn.Linear(wider * DIM_ST, 1)
         self.out_layer = output_layer(c.output, self.pool_ST.nodes_kept(NODES))
 
     def forward(self, x: Tensor, freq_aug: bool = False) -> tuple[Tensor, Tensor]:
@@ -94,9 +98,15 @@ class Model(nn.Module):
             temporal = e_temporal.float().abs().amax(dim=2).transpose(1, 2)  # max over frequency: (B, N_T, C)
             spectral = self.pool_T(self.GAT_layer_T(spectral)).transpose(1, 2)  # (B, D, N_S')
             temporal = self.pool_S(self.GAT_layer_S(temporal)).transpose(1, 2)  # (B, D, N_T')
-            product = (self.proj_T(spectral) * self.proj_S(temporal)).transpose(1, 2)  # (B, 12, D)
-            hidden = self.proj_ST(self.pool_ST(self.GAT_layer_ST(product))).flatten(1)  # (B, 7)
+            both = self.fused(self.proj_T(spectral), self.proj_S(temporal)).transpose(1, 2)  # (B, 12, D or 2 D)
+            hidden = self.proj_ST(self.pool_ST(self.GAT_layer_ST(both))).flatten(1)  # (B, 7)
             return hidden, self.out_layer(hidden)
+
+    def fused(self, spectral: Tensor, temporal: Tensor) -> Tensor:
+        """Two graphs (B, D, 12) → (B, D, 12), or (B, 2 D, 12) side by side."""
+        if self.fusion == "cat":
+            return torch.cat([spectral, temporal], dim=1)
+        return spectral + temporal if self.fusion == "add" else spectral * temporal
 
 
 def _encoder(blocks: list[list[int]]) -> nn.Sequential:

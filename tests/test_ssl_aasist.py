@@ -28,7 +28,7 @@ from forks import Command, on_step
 from common.errors import UserError
 from config import Config, OptimConfig, load_config
 from models import build_model
-from models.SSL_AASIST import EncoderConfig
+from models.ssl_encoder import EncoderConfig
 from scoring.detector import Detector
 from training.optimization import Stepper
 from utils import load_checkpoint, load_model, save_checkpoint
@@ -314,7 +314,7 @@ from models import build_model
 run(lambda: build_model({BACK_END | {"encoder": str(encoders / "wavlm")}!r}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert_user_error(done, "SSL_AASIST needs transformers", "expected pip install -r requirements-ssl.txt")
+    assert_user_error(done, "needs transformers", "expected pip install -r requirements-ssl.txt")
 
 
 def test_nothing_else_imports_transformers():

@@ -1,11 +1,13 @@
 import pickle
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import pytest
 import torch
 from conftest import ROOT, TINY_MODEL, Malice, assert_user_error, run_command, save_tiny
+from safetensors.torch import save_file
 
 import utils
 from common.errors import UserError
@@ -173,19 +175,76 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("wrapper", WRAPPED)
-def test_weights_are_found_in_other_projects_wrappers(tmp_path, wrapper):
-    weights = build_model(TINY_MODEL).state_dict()
-    torch.save(WRAPPED[wrapper](weights), tmp_path / "w.pth")
-    found = utils.load_checkpoint(tmp_path / "w.pth")
+def assert_found(path, weights) -> None:
+    found = utils.load_checkpoint(path)
     assert found["config"] is None and found["model"].keys() == weights.keys()
     assert all(torch.equal(found["model"][name], weights[name]) for name in weights)
 
 
-def test_files_that_are_no_checkpoint_are_named(tmp_path):
-    torch.save({}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html></html>")
-    (tmp_path / "lfs.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
-    for name, words in {"old": "torch before 1.6", "page": "a web page", "lfs": "a git-lfs pointer"}.items():
-        with pytest.raises(UserError, match=words):
-            utils.load_checkpoint(tmp_path / f"{name}.pth")
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_weights_are_found_in_other_projects_wrappers(tmp_path, wrapper):
+    weights = build_model(TINY_MODEL).state_dict()
+    torch.save(WRAPPED[wrapper](weights), tmp_path / "w.pth")
+    assert_found(tmp_path / "w.pth", weights)
+
+
+def test_weights_are_found_in_other_formats(tmp_path):
+    """safetensors, and torch's format before 1.6."""
+    weights = build_model(TINY_MODEL).state_dict()
+    save_file(weights, tmp_path / "w.safetensors")
+    assert_found(tmp_path / "w.safetensors", weights)
+    torch.save({"state_dict": weights}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert_found(tmp_path / "old.pth", weights)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_halved_weights_are_computed_in_full(shared, tmp_path, kind):
+    weights = torch.load(shared / "fixtures" / "weights" / "AASIST-L.pth", map_location="cpu", weights_only=True)
+    halved = {name: x.to(kind) if x.is_floating_point() else x for name, x in weights.items()}
+    torch.save(halved, tmp_path / "half.pth")
+    own = load_model(tmp_path / "half.pth")[0].state_dict()
+    assert all(torch.equal(own[name], halved[name].to(own[name].dtype)) for name in own)
+    assert own["out_layer.weight"].dtype == torch.float32
+
+
+def write_other(kind: str, path) -> None:
+    """A file that is no checkpoint of weights."""
+    weight = {"weight": torch.zeros(3)}
+    if kind == "script":
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), path)
+    elif kind == "module":
+        torch.save(torch.nn.Linear(2, 2), path)
+    elif kind == "optimizer":
+        torch.save(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).state_dict(), path)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(weight))
+    elif kind == "page":
+        path.write_text("<!DOCTYPE html><html></html>")
+    elif kind == "pointer":
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    elif kind == "cut safetensors":
+        save_file(weight, path)
+        path.write_bytes(path.read_bytes()[:-4])
+    elif kind == "cut old":
+        torch.save(weight, path, _use_new_zipfile_serialization=False)
+        path.write_bytes(path.read_bytes()[:-4])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("script", "TorchScript"),
+        ("module", "a pickle of code .torch.nn.modules.linear.Linear"),
+        ("optimizer", "the state of an optimizer"),
+        ("pickle", "a pickle without torch's header"),
+        ("page", "a web page"),
+        ("pointer", "a git-lfs pointer"),
+        ("cut safetensors", "cannot load checkpoint"),
+        ("cut old", "cannot load checkpoint"),
+    ],
+)
+def test_files_that_hold_no_weights_are_named(tmp_path, kind, words):
+    write_other(kind, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=words):
+        load_model(tmp_path / "other.pth")

@@ -1,5 +1,7 @@
 """The model of a run: fresh, or with the weights of --init; and whether it can be trained as configured."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -10,7 +12,8 @@ from models import build_model
 from scoring.weights import locate
 from utils import load_checkpoint, load_weights
 
-RESOLVED = frozenset({"encoder_config", "do_normalize"})  # keys of model_config that a model with an encoder adds
+# Keys of model_config that a model with an encoder adds, and those that a detector's authors may have set otherwise.
+RESOLVED = frozenset({"encoder_config", "do_normalize", "layers", "fusion", "pre_activation"})
 
 
 def load_initial(config: Config, weights: str | None) -> nn.Module:
@@ -22,10 +25,16 @@ def load_initial(config: Config, weights: str | None) -> nn.Module:
         return build_model(config.model_config)
     checkpoint = load_checkpoint(locate(weights))
     known = (checkpoint["config"] or {}).get("model_config", {})
-    same = known.get("encoder") == config.model_config.get("encoder")
+    same = known.get("encoder") in (None, config.model_config.get("encoder"))  # None: the detector's authors' file
     model = build_model({key: known[key] for key in RESOLVED & known.keys() if same} | config.model_config)
     load_weights(model, checkpoint, weights)
     return model
+
+
+def weights_to_resume(folder: Path) -> str | None:
+    """last.pth, if a run has it: it holds `RESOLVED`, so neither an encoder's folder nor --init is needed again."""
+    last = folder / "weights" / "last.pth"
+    return str(last) if last.is_file() else None
 
 
 def require_crops(model: nn.Module, config: Config, processes: int) -> None:
