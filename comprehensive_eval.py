@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.command import Parser, run
 from common.errors import UserError
+from common.escaping import printable
 from common.files import exclusive
 from corpora.open import KINDS
 from scoring.detector import Detector
@@ -66,7 +67,7 @@ def load_eval_sets(args) -> list[EvalSet]:
     for kind, root in zip(args.dataset, roots, strict=True):
         eval_sets.append(EvalSet.load(kind, Path(root), args.max_files))
         for note in eval_sets[-1].notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(printable(f"note: {note}"), file=sys.stderr)
     return eval_sets
 
 
@@ -79,10 +80,10 @@ def evaluate_on(eval_run: EvalRun, eval_set: EvalSet) -> int:
     with exclusive(folder, wait=False):
         scores, errors = score_eval_set(eval_run, eval_set, identity)
         for error in errors.values():
-            print(f"error: {error}", file=sys.stderr)
+            print(printable(f"error: {error}"), file=sys.stderr)
         done = evaluate_run(eval_run, eval_set, scores)
         report = write_results(eval_run, eval_set, identity, scores, errors, done)
-        print(f"{report}\nwritten to {folder}/", flush=True)
+        print(f"{report}\nwritten to {printable(folder)}/", flush=True)
         draw_results(eval_run, eval_set, done)
     return len(errors)
 

@@ -25,6 +25,7 @@ from audio.search import left_out_notes, unreadable
 from audio.vocoders import vocode
 from common.command import Parser, run
 from common.errors import UserError
+from common.escaping import printable
 from common.pool import leave_signals_to_parent, workers_start
 from config import Config
 from corpora import packed
@@ -325,7 +326,7 @@ def _downloaded(partitions: list[Partition]) -> list[Partition]:
             there.append(partition)
         else:
             folders = _listed(sorted(map(str, partition.folders())))
-            print(f"note: {partition.name} is not checked: there is no {folders}", file=sys.stderr)
+            print(printable(f"note: {partition.name} is not checked: there is no {folders}"), file=sys.stderr)
     return there or partitions
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from common.command import Parser, run
 from common.errors import UserError
+from common.escaping import printable
 from corpora.demo import DemoSettings, build_demo_corpus
 
 
@@ -38,7 +39,8 @@ def main() -> int:
         raise UserError("--utterances", "12 or more, so that each attack occurs", min(options.utterances))
     settings = DemoSettings(options.seed, options.speakers, tuple(options.utterances))
     made = build_demo_corpus(options.output_dir, settings, options.workers)
-    print(f"{options.output_dir}: {sum(settings.utterances)} utterances, {'made' if made else 'already there'}")
+    state = f"{sum(settings.utterances)} utterances, {'made' if made else 'already there'}"
+    print(f"{printable(options.output_dir)}: {state}")
     return 0
 
 

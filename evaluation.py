@@ -22,6 +22,7 @@ import numpy as np
 
 from common.command import Parser, run
 from common.errors import UserError
+from common.escaping import printable
 from common.files import write_text
 from metrics.bootstrap import add_intervals, bootstrap
 from metrics.calibration import Calibration, calibrate, fit_calibration, fuse
@@ -165,14 +166,14 @@ def main() -> None:
     _write(options, results, comparisons)
     if options.plots:
         files = draw(results, systems, options.plots)
-        print(f"{len(files)} figures written to {options.plots}/", file=sys.stderr)
+        print(printable(f"{len(files)} figures written to {options.plots}/"), file=sys.stderr)
 
 
 def _write(options, results: dict[str, dict], comparisons: list[dict]) -> None:
     """Print and save what the options ask for; warnings go to stderr."""
     for name, result in results.items():
         for warning in result["warnings"]:
-            print(f"warning: {name}: {warning}", file=sys.stderr)
+            print(printable(f"warning: {name}: {warning}"), file=sys.stderr)
         print(format_report(result, name, options.official), end="\n\n" if len(results) > 1 else "\n")
     if len(results) > 1:
         print(format_comparison(results, comparisons))

@@ -12,6 +12,7 @@ moves the EER by more than 0.05 points.
 from pathlib import Path
 
 from common.command import Parser, run
+from common.escaping import printable
 from scoring.int8_export import export_int8
 from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx
@@ -47,7 +48,7 @@ def main() -> None:
         check = export_int8(model, card, Path(args.score_set), out)
     else:
         check = f"largest difference from torch {export_onnx(model, card, out):.1e}"
-    print(f"{out}  {out.stat().st_size / 2**20:.2f} MiB  {precision}  {check}")
+    print(f"{printable(out)}  {out.stat().st_size / 2**20:.2f} MiB  {precision}  {check}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import get_args, get_origin
 
 from common.command import Parser, run
+from common.escaping import printable
 from common.processes import Processes, peers_alive
 from common.schema import require
 from config import INCIDENTAL, Config, load_config
@@ -52,7 +53,7 @@ def main() -> int | None:
             return check_data(config)
         data = RunData(config, ("eval",) if args.eval else PARTITIONS, device)
         for note in data.notes if processes.is_main else ():
-            print(f"note: {note}", file=sys.stderr)
+            print(printable(f"note: {note}"), file=sys.stderr)
         if args.eval:
             return evaluate_weights(config, data, folder, device, processes)
         if args.seeds:

@@ -14,6 +14,7 @@ from pathlib import Path
 import main
 from common.command import Parser, run
 from common.errors import UserError
+from common.escaping import printable
 from training.log_reader import LogReader
 
 
@@ -47,7 +48,7 @@ def resume() -> int | None:
     parser.add_argument("run", nargs="?", help="the run folder (default: the newest unfinished in ./exp_result)")
     options, rest = parser.parse_known_args()
     folder = find_run(options.run)
-    print(f"resuming {folder}", file=sys.stderr)
+    print(printable(f"resuming {folder}"), file=sys.stderr)
     sys.argv = ["main.py", "--resume", str(folder), *rest]
     return main.main()
 

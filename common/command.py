@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from common.errors import PartFailed, UserError
+from common.escaping import printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,7 +53,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print(f"error: a worker process died — is there enough memory? ({str(error).splitlines()[0]})", file=sys.stderr)
         code = 2
     except OSError as error:
-        print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        print(printable(f"error: {error.filename or 'the system'}: {error.strerror or error}"), file=sys.stderr)
         if error.filename is None:  # perhaps stdout itself, on a full disk
             _discard_output()
         code = 2

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError
+from common.escaping import printable
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def _locked(handle: int, path: Path, wait: bool) -> Iterator[bool]:
         except BlockingIOError:
             if not wait:
                 raise _in_use(path) from None
-            print(f"note: waiting for another process that writes to {path}", file=sys.stderr)
+            print(printable(f"note: waiting for another process that writes to {path}"), file=sys.stderr)
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:
             locked = False

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.escaping import printable
 from common.files import write_text
 from corpora.cues import CUES, TELLING, CueEER
 from corpora.trials import MAX_NAMED
@@ -146,7 +147,7 @@ def _cue_table(partitions: Sequence[PartitionFacts]) -> str:
 
 
 def _paragraph(finding: Finding) -> str:
-    head = f"{finding.severity}: {finding.name} ({finding.where}): {finding.text}"
+    head = printable(f"{finding.severity}: {finding.name} ({finding.where}): {finding.text}")
     lines = textwrap.wrap(head, WIDTH, subsequent_indent="    ")
     for item in finding.items[:MAX_NAMED]:
         lines += textwrap.wrap(_short(item, 3 * WIDTH), WIDTH, initial_indent="    ", subsequent_indent="      ")
@@ -161,6 +162,7 @@ def counted(count: int, what: str) -> str:
 
 def _short(text: str, length: int) -> str:
     """`text` without its middle if it is longer than `length`; a path's end names the file."""
+    text = printable(text)
     return text if len(text) <= length else f"{text[: length // 3]}…{text[len(text) - (length - length // 3 - 1) :]}"
 
 

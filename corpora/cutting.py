@@ -15,6 +15,7 @@ from audio import SAMPLE_RATE, reading
 from audio.levels import FRAME_SAMPLES, active_frames, frame_powers
 from audio.search import left_out_notes, search
 from common.errors import UserError
+from common.escaping import printable
 from common.pool import map_in_order
 from common.text_files import read_lines
 from metrics.scores import listing
@@ -58,9 +59,10 @@ def find_recordings(folder: Path, speakers: Path | None) -> list[SourceRecording
     else:
         speaker_of = {name: name.split(os.sep)[0] for name in there}
         if alone := sum(os.sep not in name for name in there):
-            print(f"note: {alone} files are in {folder} itself: each counts as a separate speaker", file=sys.stderr)
+            note = f"note: {alone} files are in {folder} itself: each counts as a separate speaker"
+            print(printable(note), file=sys.stderr)
     for note in left_out_notes(found.left_out):
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"note: {note}"), file=sys.stderr)
     if not speaker_of:
         raise UserError(f"nothing in {folder}", f"audio files ({' '.join(sorted(reading.ENDINGS))})", "none")
     named = sorted(speaker_of.items())
@@ -134,14 +136,14 @@ def find_all_pieces(
         for source, found in zip(sources, tqdm(results, "read", len(jobs), unit="file", disable=None), strict=True):
             if isinstance(found, str):
                 failures += 1
-                tqdm.write(f"skipped: {found}", file=sys.stderr)
+                tqdm.write(printable(f"skipped: {found}"), file=sys.stderr)
             elif not found:
                 short.append(str(source.path))
             else:
                 pieces += found
     least = f"without {seconds[0]:g} s of speech in one piece are left out (--seconds takes shorter ones)"
     for text in listing(f"of {len(sources)} recordings {least}", short):
-        print(f"note: {text}", file=sys.stderr)
+        print(printable(f"note: {text}"), file=sys.stderr)
     return pieces, failures
 
 

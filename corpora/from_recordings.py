@@ -26,6 +26,7 @@ from audio.levels import FRAME_SAMPLES, active_frames
 from audio.reading import Recording
 from audio.vocoders import match_spectrum, vocode
 from common.errors import UserError
+from common.escaping import csv_cell
 from common.files import replacing
 from common.pool import map_in_order
 from corpora import la_layout
@@ -191,7 +192,8 @@ def write_sources(path: Path, utterances: list[MadeUtterance], seconds: list[flo
         table.writerow(("utt_id", "source", "speaker", "attack", "start", "seconds"))
         for u, length in sorted(zip(utterances, seconds, strict=True), key=lambda row: row[0].utt_id):
             source, start = u.piece.source, f"{u.piece.start / SAMPLE_RATE:.2f}"
-            table.writerow((u.utt_id, source.name, source.speaker, u.attack, start, f"{length:.3f}"))
+            row = (u.utt_id, source.name, source.speaker, u.attack, start, f"{length:.3f}")
+            table.writerow(map(csv_cell, row))
 
 
 def build_made_corpus(

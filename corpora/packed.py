@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from audio import reading
 from common.errors import UserError
+from common.escaping import printable
 from common.files import exclusive, replacing, write_text
 from common.pool import map_in_order
 
@@ -206,4 +207,4 @@ def _read(read: ReadInt16, item: tuple[str, Path]) -> tuple[np.ndarray, bool]:
 
 
 def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
+    print(printable(f"note: {text}"), file=sys.stderr)

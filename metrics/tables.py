@@ -4,6 +4,7 @@ import csv
 import textwrap
 from pathlib import Path
 
+from common.escaping import csv_cell, latex, printable
 from common.files import replacing
 
 LABELS = {  # reported name → its label in tables
@@ -16,7 +17,8 @@ def format_report(result: dict, name: str = "", official: bool = False) -> str:
     """A result as a table; with `official`, as the text report of the ASVspoof 2019 package."""
     if official:
         return _format_official(result)
-    lines = [f"{name or 'scores'}: {result['n_bonafide']:,} bona fide and {result['n_spoof']:,} spoof trials"]
+    trials = f"{result['n_bonafide']:,} bona fide and {result['n_spoof']:,} spoof trials"
+    lines = [f"{printable(name) or 'scores'}: {trials}"]
     fewest = min(result["n_bonafide"], result["n_spoof"])
     for key, label in LABELS.items():
         if result[key] is not None:
@@ -85,13 +87,14 @@ def _format_decisions(decisions: list[dict]) -> list[str]:
 
 def _format_breakdown(column: str, rows: dict[str, dict]) -> list[str]:
     """Per attack or group: counts, EER with its interval, min t-DCF; – if a class is missing."""
+    rows = {printable(name): row for name, row in rows.items()}
     width = max(9, *map(len, rows)) + 2
     counts = ("n",) if column == "attack" else ("n_bonafide", "n_spoof")
     heads = {"n": "spoof", "n_bonafide": "bona fide", "n_spoof": "spoof"}
     head = "".join(f"{heads[count]:>10}" for count in counts) + f"{'EER %':>11}{'t-DCF 2019':>12}"
     if any(row.get("eer_percent_interval") for row in rows.values()):
         head += "   EER, 95 %"
-    lines = ["", f"  {column:<{width}}{head}"]
+    lines = ["", f"  {printable(column):<{width}}{head}"]
     for name, row in rows.items():
         cells = "".join(f"{row[count]:>10,}" for count in counts)
         form = f".{decimals(min(row[count] for count in counts))}f"
@@ -112,7 +115,7 @@ def _format_official(result: dict) -> str:
     lines += ["", "BREAKDOWN CM SYSTEM"]
     lines += [
         f"\tEER {name}\t\t= {row['eer_percent']:12.9f} % (Equal error rate for {name})"
-        for name, row in result["per_attack"].items()
+        for name, row in zip(map(printable, result["per_attack"]), result["per_attack"].values(), strict=True)
     ]
     return "\n".join(lines)
 
@@ -121,6 +124,7 @@ def format_comparison(results: dict[str, dict], comparisons: list[dict]) -> str:
     """One line per system, then the paired tests."""
     keys = [key for key in LABELS if any(row[key] is not None for row in results.values())]
     keys.remove("rocch_eer_percent")
+    results = {printable(name): row for name, row in results.items()}
     width = max(6, *map(len, results)) + 1
     heads = [LABELS[key].removeprefix("min ").removesuffix(" (bits)") for key in keys]
     lines = [f"{'system':<{width}}" + "".join(f"{head:>11}" for head in heads)]
@@ -130,7 +134,7 @@ def format_comparison(results: dict[str, dict], comparisons: list[dict]) -> str:
         holm = ", p by Holm" if len(comparisons) > 1 else ""
         lines += ["", f"paired tests on the same resamples of each pair's common trials{holm}:"]
         lines += [
-            textwrap.fill(comparison["sentence"], 98, initial_indent="  ", subsequent_indent="    ")
+            textwrap.fill(printable(comparison["sentence"]), 98, initial_indent="  ", subsequent_indent="    ")
             for comparison in comparisons
         ]
     return "\n".join(lines)
@@ -139,11 +143,11 @@ def format_comparison(results: dict[str, dict], comparisons: list[dict]) -> str:
 def format_latex(results: dict[str, dict]) -> str:
     """Table rows: system, EER (%), min t-DCF, EER (%) of each attack; a comment above names the columns."""
     attacks = sorted({attack for result in results.values() for attack in result["per_attack"]})
-    lines = [f"% system & EER (\\%) & min t-DCF{''.join(f' & {attack}' for attack in attacks)} \\\\"]
+    lines = [f"% system & EER (\\%) & min t-DCF{''.join(f' & {latex(attack)}' for attack in attacks)} \\\\"]
     for name, result in results.items():
         eers = [result["per_attack"].get(attack, {}).get("eer_percent") for attack in attacks]
         cells = [
-            name.replace("_", "\\_"),
+            latex(name),
             f"{result['eer_percent']:.2f}",
             _cell(result["min_tdcf"], ".4f"),
             *(_cell(eer, ".2f") for eer in eers),
@@ -173,7 +177,8 @@ def write_csv(path: str | Path, results: dict[str, dict]) -> None:
             for condition, row in {"pooled": pooled, **attacks, **result["groups"]}.items():
                 low, high = row.get("eer_percent_interval") or (None, None)
                 ends = {"eer_percent_low": low, "eer_percent_high": high}
-                table.writerow({**first, **row, **ends, "condition": condition})
+                cells = {**first, **row, **ends, "condition": condition}
+                table.writerow({name: csv_cell(value) for name, value in cells.items()})
 
 
 def with_interval(result: dict) -> dict:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from common.escaping import printable
 from plots.style import (
     BONAFIDE_COLOUR,
     LINE_HEIGHT,
@@ -99,7 +100,7 @@ def _drawable(text: str) -> list[str]:
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     fonts = [get_font(findfont(FontProperties(weight=weight))).get_charmap() for weight in ("normal", "bold")]
-    known = "".join(sign if all(ord(sign) in font for font in fonts) else "�" for sign in " ".join(text.split()))
+    known = "".join(sign if all(ord(sign) in font for font in fonts) else "�" for sign in printable(text))
     return textwrap.wrap(" ".join(shorten(word, 48) for word in shorten(known, 250).split()), 86) or [""]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.errors import PartFailed
+from common.escaping import printable
 from common.files import replacing
 
 if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
@@ -191,8 +192,8 @@ def shorten(text: str, length: int) -> str:
 
 
 def literal(name: str) -> str:
-    """`name` so that matplotlib shows it letter for letter: text between dollars is no formula."""
-    return name.replace("$", r"\$")
+    """`name` on one line, letter for letter: to matplotlib text between dollars is a formula."""
+    return printable(name).replace("$", r"\$")
 
 
 def format_percent(fraction: float) -> str:

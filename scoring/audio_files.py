@@ -7,6 +7,7 @@ from pathlib import Path
 
 from audio.search import left_out_notes, search
 from common.errors import UserError
+from common.escaping import printable
 from common.text_files import read_lines
 
 
@@ -45,7 +46,7 @@ def files_in_folder(folder: Path, recursive: bool) -> list[Path]:
         raise UserError(f"--audio_dir {folder}", "a folder", "a file" if folder.exists() else "nothing there")
     found = search(folder, recursive)
     for note in left_out_notes(found.left_out):
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"note: {note}"), file=sys.stderr)
     if not found.files and not found.unreadable:
         raise UserError(f"--audio_dir {folder}", "audio or video files", "none" if recursive else "none (--recursive?)")
     return sorted(map(Path, found.files + found.unreadable))

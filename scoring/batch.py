@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from common.escaping import printable
 from common.files import exclusive_file, is_stream
 from common.processes import Processes
 from plots.recording import PICTURED_SECONDS
@@ -116,7 +117,7 @@ def _without_result(files: list[Path], document: ResultsFile | None) -> list[Pat
     to_do = [file for file in files if document is None or str(file) not in document.offsets]
     if done := len(files) - len(to_do):
         note = f"note: {done} of {len(files)} files are in {document.path} already (--overwrite: score them anew)"
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     return to_do
 
 
@@ -127,7 +128,7 @@ def _draw(scored: ScoredRecording, judge: Judge, detector: Detector, outputs: Ba
     try:
         save_figure(scored, judge, detector, outputs.figures / utt_id, outputs.explain)
     except Exception as error:
-        tqdm.write(f"error: no figure of {scored.result.path}: {error}", file=sys.stderr)
+        tqdm.write(printable(f"error: no figure of {scored.result.path}: {error}"), file=sys.stderr)
         return False
     return True
 
@@ -138,7 +139,7 @@ def _say_where(outputs: BatchOutputs, figures: int) -> None:
     if outputs.figures:
         written.append(f"{outputs.figures}/ ({figures} figures, each as PNG and PDF)")
     if written:
-        print(f"written to {', '.join(written)}", file=sys.stderr)
+        print(printable(f"written to {', '.join(written)}"), file=sys.stderr)
 
 
 def write_tables(document: ResultsFile, utt_ids: dict[Path, str], outputs: BatchOutputs) -> int:
@@ -154,7 +155,7 @@ def write_tables(document: ResultsFile, utt_ids: dict[Path, str], outputs: Batch
     if outputs.scores:
         missing = write_scores(outputs.scores, results())
         for name in missing:
-            print(f"error: {name} has no score: no line in {outputs.scores}", file=sys.stderr)
+            print(printable(f"error: {name} has no score: no line in {outputs.scores}"), file=sys.stderr)
     if document.path != outputs.json:
         if outputs.json:
             document.copy_to(outputs.json)

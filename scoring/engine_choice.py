@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from common.errors import UserError
+from common.escaping import printable
 from scoring.engines import Engine, TorchEngine, fastest_runtime, installed_runtimes, keep_freed_memory, open_exported
 from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx
@@ -63,7 +64,7 @@ def _exported_copy(path: Path, precision: str) -> Path:
             raise UserError(f"no int8 copy of {path}", f"one made by export.py {path} --int8", "nothing there")
         from utils import load_model
 
-        print(f"note: exporting {path} to {copy}, this once", file=sys.stderr)
+        print(printable(f"note: exporting {path} to {copy}, this once"), file=sys.stderr)
         model, checkpoint = load_model(path)
         export_onnx(model, ModelCard.of(checkpoint, path), copy)
     return copy

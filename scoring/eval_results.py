@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError
+from common.escaping import printable
 from common.files import write_text
 from corpora.trials import REPORTED_SUBSET
 from metrics.bootstrap import add_intervals, bootstrap
@@ -117,6 +118,7 @@ def format_eval_report(run: EvalRun, eval_set: EvalSet, errors: dict[str, str], 
     lines.append(f"missing     {len(errors) or 'none'}")
     lines += [f"  {name}: {error}" for name, error in errors.items()]
     lines += [f"warning: {name}: {text}" for name, other in done.results.items() for text in other["warnings"]]
+    lines = [printable(line) for line in lines]
     for name, other in done.results.items():
         lines += ["", format_report(other, f"{name} on {eval_set.name}")]
     if done.all_rows:

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.escaping import printable
 from common.files import write_text
 from corpora.open import KINDS
 from corpora.trials import Partition
@@ -127,10 +128,11 @@ def resume(folder: Path, identity: dict) -> dict[str, float]:
         if first == header:
             scores = _parse(lines[:-1])  # the last line is empty, or a killed run wrote only part of it
         else:
-            print(f"note: {partial} is of another checkpoint or other trials: starting anew", file=sys.stderr)
+            note = f"note: {partial} is of another checkpoint or other trials: starting anew"
+            print(printable(note), file=sys.stderr)
     elif _identity_of(folder) == identity:
         scores = _parse((folder / "scores.txt").read_text(encoding="utf-8").splitlines())
-        print(f"note: going on from the scores in {folder}; remove it to score anew", file=sys.stderr)
+        print(printable(f"note: going on from the scores in {folder}; remove it to score anew"), file=sys.stderr)
     write_text(partial, header + "\n" + "".join(f"{name} {value!r}\n" for name, value in scores.items()))
     return scores
 

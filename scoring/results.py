@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import replacing
+from common.escaping import csv_cell
+from common.files import exclusive_file, replacing
 
 END = b"]}\n"
 CSV_COLUMNS = ("file", "utt_id", "verdict", "score", "llr", "probability_spoof", "seconds", "conditions", "regions")
@@ -102,7 +103,8 @@ def write_csv(path: Path, results: Iterable[dict[str, Any]]) -> None:
         for result in results:
             conditions = ";".join(condition["name"] for condition in result["conditions"])
             regions = ";".join(f"{region['start']:.2f}-{region['end']:.2f}" for region in result["regions"])
-            table.writerow(result | {"conditions": conditions, "regions": regions})
+            row = result | {"conditions": conditions, "regions": regions}
+            table.writerow({column: csv_cell(value) for column, value in row.items()})
 
 
 def write_scores(path: Path, results: Iterable[dict[str, Any]]) -> list[str]:

@@ -16,6 +16,7 @@ from audio import SAMPLE_RATE
 from audio.errors import AudioError
 from audio.reading import RecordingFacts
 from common.errors import UserError
+from common.escaping import printable
 from metrics.error_rates import threshold_at_far
 from scoring.model_card import ModelCard
 
@@ -256,7 +257,8 @@ def verdict_rows(result: FileResult, judge: Judge) -> list[tuple[str, str]]:
 def verdict_report(result: FileResult, judge: Judge) -> str:
     """Everything about one file, in several lines."""
     seconds = "" if result.seconds is None else f"  ({result.seconds:.2f} s)"
-    lines = [f"{result.path}{seconds}", *(f"  {label:<13}{text}" for label, text in verdict_rows(result, judge))]
+    lines = [f"{printable(result.path)}{seconds}"]
+    lines += [f"  {label:<13}{printable(text)}" for label, text in verdict_rows(result, judge)]
     if 1 < len(result.chunks) <= MAX_LISTED_CHUNKS:
         lines.append("  chunks")
         for start, end, score in result.chunks:
@@ -269,4 +271,4 @@ def verdict_line(result: FileResult) -> str:
     """The result in one line."""
     score = "–" if result.score is None else f"{result.score:.4f}"
     names = ", ".join(condition.name.replace("_", " ") for condition in result.conditions)
-    return f"{VERDICT_WORDS[result.verdict]:<11}{score:>10}  {result.path}{f'   ({names})' if names else ''}"
+    return f"{VERDICT_WORDS[result.verdict]:<11}{score:>10}  {printable(result.path)}{f'   ({names})' if names else ''}"

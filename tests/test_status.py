@@ -156,7 +156,7 @@ def test_what_is_odd_is_said(tmp_path):
         "log.jsonl cannot be read now (No such file or directory); the values shown were read before",
         "2 lines of log.jsonl are not valid and were skipped",
         "clocks differ: the last event is 2 h 0 min ahead of this machine",
-        "failed: disk full �[31m",
+        r"failed: disk full \x1b[31m",
     ]
     empty = RunStatus(tmp_path)
     empty.refresh()

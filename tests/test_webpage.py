@@ -1,6 +1,7 @@
 """The web page's files one by one, without a server; test_gradio_app.py tests the page as people use it."""
 
 import asyncio
+import dataclasses
 import inspect
 import os
 import sys
@@ -25,7 +26,7 @@ from webpage.checkpoints import ModelShelf, find_checkpoints
 from webpage.exports import provenance, write_exports
 from webpage.jobs import CheckCancelled, CheckedFile, CountingEngine, FileChecker, held_uploads
 from webpage.limits import MAX_LOADED_MODELS, PageLimits
-from webpage.result_html import chunk_timeline, error_card, model_comparison, verdict_card, verdict_counts
+from webpage.result_html import chunk_timeline, error_card, model_comparison, table_row, verdict_card, verdict_counts
 from webpage.settings import judge_options
 
 NASTY = "<img src=x onerror=alert(1)>.wav"
@@ -232,6 +233,8 @@ def test_what_people_see_is_escaped(checked):
     for html in (verdict_card(checked), chunk_timeline(checked, ""), verdict_counts([checked]),
                  model_comparison([(NASTY, checked)]), error_card(UserError(NASTY))):  # fmt: skip
         assert "<img" not in html
+    forged = dataclasses.replace(checked, result=dataclasses.replace(checked.result, path=Path("a\n\u202ebad.wav")))
+    assert r"a\n\u202ebad.wav" in verdict_card(forged) and table_row(forged)[0] == r"a\n\u202ebad.wav"
 
 
 def test_errors_keep_the_case_of_names():

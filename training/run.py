@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
+from common.escaping import printable
 from common.processes import Processes
 from config import Config
 from corpora.trials import PARTITIONS
@@ -160,7 +161,7 @@ class TrainingRun:
                 self.report_eval(model, name, dev, data_set)
         self.folder.log.event("end", epoch=progress.epoch, seconds=round(progress.seconds, 3))
         names = ", ".join(f"{name}.pth" for name in ("best", *means))
-        print(f"written to {self.folder.path}/: weights/ ({names}), scores/, metrics/", flush=True)
+        print(printable(f"written to {self.folder.path}/: weights/ ({names}), scores/, metrics/"), flush=True)
 
     def report_eval(self, model: nn.Module, name: str, dev: dict, data_set: str | None = None) -> None:
         """Score eval, or a further eval set, in fp32 and report it. Nothing in the run depends on the result."""
@@ -217,7 +218,7 @@ def run_to_end(run: TrainingRun, resume: bool, overwrite: bool) -> int:
             run.restore() if resume else run.begin(overwrite)
             run.run()
         except TrainingStopped as stopped:
-            print(f"stopped; go on with: python main.py --resume {run.folder.path}", file=sys.stderr)
+            print(printable(f"stopped; go on with: python main.py --resume {run.folder.path}"), file=sys.stderr)
             return 128 + stopped.signal
         except UserError as error:
             with suppress(OSError):  # the error may be a full disk

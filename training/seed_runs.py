@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from common.errors import PartFailed, UserError
+from common.escaping import printable
 from common.processes import Processes
 from config import Config
 from training.data import RunData
@@ -70,5 +71,5 @@ def write_results(runs: Sequence[Path], config: Config, data: RunData, folder: P
     if len(runs) > 1 and "encoder" not in config.model_config:
         write_ensemble(runs, data, config, folder)
     print(format_table(summary), flush=True)
-    print(f"written to {folder}/", flush=True)
+    print(printable(f"written to {folder}/"), flush=True)
     return failures

@@ -17,6 +17,7 @@ import numpy as np
 
 from common.command import Parser, run
 from common.errors import UserError
+from common.escaping import latex, printable
 from common.files import write_text
 from config import INCIDENTAL, load_config, to_dict
 from plots.runs import SeedSpread, seed_spreads
@@ -168,7 +169,8 @@ def format_table(summary: dict) -> str:
             partition, name, digits = MEASURES[measure]
             lines.append(_row(checkpoint, f"{partition} {name}", found, digits))
     for data_set, checkpoints in summary["data_sets"].items():
-        lines += ["", data_set, *(_row(checkpoint, "EER (%)", found, 3) for checkpoint, found in checkpoints.items())]
+        lines += ["", printable(data_set)]
+        lines += [_row(checkpoint, "EER (%)", found, 3) for checkpoint, found in checkpoints.items()]
     lines += ["", "best of n is luck: report the mean. sd and interval speak of other seeds, not of other data."]
     return "\n".join(lines)
 
@@ -189,7 +191,7 @@ def format_latex(summary: dict) -> str:
     """A LaTeX tabular (booktabs) with a row for each checkpoint: mean ± sd, and the best of n in brackets."""
     heads = [f"{partition} {name}" for partition, name, _ in MEASURES.values()]
     heads += [f"{data_set} EER (%)" for data_set in summary["data_sets"]]
-    heads = [head.replace("%", "\\%").replace("_", "\\_") for head in heads]
+    heads = [latex(head) for head in heads]
     lines = [
         f"% {len(summary['seeds'])} seeds: mean and standard deviation; in brackets the luckiest. Needs booktabs.",
         f"\\begin{{tabular}}{{l{'r' * len(heads)}}}",

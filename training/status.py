@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.escaping import printable
 from training.log_reader import LogReader
-from training.terminal import format_bytes, format_duration, printable
+from training.terminal import format_bytes, format_duration
 
 PHASES = {"train": "training", "dev": "scoring dev", "swa": "averaging", "eval": "scoring eval"}
 ENDED = {"stop": "stopped", "error": "failed", "end": "finished"}
@@ -151,7 +152,8 @@ class RunStatus:
             ahead = format_duration(log.last["time"] - now)
             found.append(f"clocks differ: the last event is {ahead} ahead of this machine")
         if self.state() == "failed":
-            found.append(f"failed: {printable(log.last['message'] or 'no reason given')}")
+            message = " ".join((log.last["message"] or "no reason given").split())
+            found.append(f"failed: {printable(message)}")
         return found
 
 

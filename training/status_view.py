@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from common.escaping import printable
 from training.status import PHASES, RunStatus, checkpoint_files, phase_fraction
 from training.terminal import (
     chart_grid,
@@ -12,7 +13,6 @@ from training.terminal import (
     format_bytes,
     format_duration,
     labelled_lines,
-    printable,
     progress_bar,
     table,
 )

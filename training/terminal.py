@@ -75,11 +75,6 @@ def format_bytes(count: float) -> str:
     return f"{count / 1024**power:.{min(power, 1)}f} {('B', 'KiB', 'MiB', 'GiB')[power]}"
 
 
-def printable(text: str) -> str:
-    """`text` on one line without control characters, which could command the terminal: anybody may have written it."""
-    return "".join(sign if sign.isprintable() else "�" for sign in " ".join(text.split()))
-
-
 # ----------------------------------------------------------------------------------------------------- layout
 
 

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from common.errors import UserError
+from common.escaping import printable
 from scoring.weights import weights_folder
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +33,7 @@ def without_options(text: str) -> str:
 def error_sentence(error: Exception) -> str:
     """What the page says about an error, without traceback and paths. An unexpected error goes to the server's log."""
     if not isinstance(error, UserError):
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        print(printable(f"error: {type(error).__name__}: {error}"), file=sys.stderr)
         return "something went wrong on the server"
     text = without_options(str(error))
     for root in (tempfile.gettempdir(), str(weights_folder()), str(ROOT)):

@@ -146,7 +146,7 @@ class FileChecker:
         try:
             facts = yield from self._decode(file, sound)
         except AudioError as error:
-            without_path = AudioError(error.condition, str(error).replace(str(file), file.name))
+            without_path = AudioError(error.condition, str(error).replace(f"{file.parent}/", ""))
             yield CheckedFile(judge(name, without_path, []), judge, engine, sha256)
             return
         chunks = yield from self._score(sound, facts, detector, judge)

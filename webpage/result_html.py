@@ -6,8 +6,9 @@ Everything that comes from a visitor or a file is escaped here. page.css has the
 import base64
 from collections import Counter
 from collections.abc import Sequence
-from html import escape
+from html import escape as escape_html
 
+from common.escaping import printable
 from scoring.verdict import VERDICT_WORDS, Judge, probability_text, verdict_rows
 from webpage.formatting import duration, error_sentence, short_label, two_decimals, without_options
 from webpage.jobs import CheckedFile, CheckProgress
@@ -22,6 +23,11 @@ SENTENCES = {
 SCALE_SPANS = (5, 10, 20, 50, 100)  # what the score's scale shows on either side of the threshold: the first that fits
 CHUNK_PIXELS = 46  # wide enough for a score
 TICK_PIXELS = 300  # between two times below the chunks
+
+
+def escape(text: str) -> str:
+    """`text` on one line, as HTML shows it letter for letter; invisible signs, which may turn it round, are named."""
+    return escape_html(printable(text))
 
 
 # ------------------------------------------------------------------------------------------------------ any job
@@ -182,4 +188,5 @@ def table_row(checked: CheckedFile) -> list:
     verdict = "✕ unreadable" if result.error else f"{ICONS[result.verdict]} {VERDICT_WORDS[result.verdict]}"
     probability = result.probability_spoof
     numbers = (result.score, probability and 100 * probability, result.seconds)
-    return [result.path.name, verdict, *(value if value is None else round(value, 4) for value in numbers), remarks]
+    rounded = [value if value is None else round(value, 4) for value in numbers]
+    return [printable(result.path.name), verdict, *rounded, remarks]

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import UserError
+from common.escaping import printable
 from scoring.weights import OFFICIAL, checkpoint_path
 from webpage.examples import example_files
 from webpage.figures import figure_panels
@@ -101,4 +102,4 @@ def warm_up(page: Page, model: str) -> None:
             *_, checked = page.checker.check(files, model, "auto", judge_options("model", None, None, 50, "mean"))
             figure_panels(checked)
     except Exception as error:  # the page serves without it, and shows each visitor what fails
-        print(f"note: {model}: {error}", file=sys.stderr)
+        print(printable(f"note: {model}: {error}"), file=sys.stderr)
