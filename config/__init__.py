@@ -3,7 +3,7 @@
 config = load_config("config/AASIST.conf")
 """
 
-from config.files import load_config, save_config, to_dict
+from config.files import differences, load_config, save_config, to_dict
 from config.schema import ANGULAR, INCIDENTAL, Config, LossConfig, OptimConfig, SWAConfig
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "LossConfig",
     "OptimConfig",
     "SWAConfig",
+    "differences",
     "load_config",
     "save_config",
     "to_dict",

@@ -5,6 +5,7 @@ config = load_config("config/AASIST.conf")
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from common.errors import UserError
 from common.files import write_text
 from common.schema import parse
-from config.schema import Config
+from config.schema import INCIDENTAL, Config
 
 MAX_CONFIG_BYTES = 1 << 17  # a second's work for the parser; our own files have 2 kB
 # The official RawNet2 file repeats two values of optim_config at the top, where the official code never reads them.
@@ -62,6 +63,18 @@ def to_dict(config: Config) -> dict:
         return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
     return plain(asdict(config))
+
+
+def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """{dotted key: (value in `one`, value in `other`)} of every key that changes a run's results, where they differ."""
+    first, second = (dict(_flat(to_dict(config))) for config in (one, other))
+    names = [name for name in first | second if name.split(".")[0] not in INCIDENTAL]
+    return {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
+
+
+def _flat(values: dict, where: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        yield from _flat(value, f"{where}{key}.") if isinstance(value, dict) else [(f"{where}{key}", value)]
 
 
 class _Loader(yaml.SafeLoader):

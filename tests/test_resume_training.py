@@ -5,10 +5,13 @@ import shutil
 import signal
 import time
 import zipfile
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import (
     MINI,
     ROOT,
@@ -24,10 +27,12 @@ from forks import Command, on_step
 
 import resume_training
 from common.errors import UserError
-from config import Config
+from common.processes import Processes
+from config import Config, load_config, save_config
 from corpora.asvspoof import read_protocol
 from corpora.balance import epoch_batches
 from metrics.score_files import read_scores
+from training.state import TrainingState
 from utils import load_checkpoint
 
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
@@ -283,6 +288,28 @@ def test_a_damaged_last_pth_is_said(killed, tmp_path):
     assert_user_error(resume(tmp_path, run, script="main.py").wait(), "cannot resume from", "last.pth")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"progress": 3},
+        {"progress": {"epoch": 1}},
+        {"progress": {"epoch": "1", "swa_epochs": [], "swa_triggered": False}},
+        {"stepper": {}},
+        {"stepper": {"optimizer": {"state": {}, "param_groups": []}, "ema": None}},
+        {"swa": {"module.out_layer.bias": torch.zeros(2)}},
+        {"rng": [{"cpu": torch.zeros(3)}]},
+        {"config": {"model_config": {}, "seed": "x"}},
+    ],
+)
+def test_a_state_of_other_types_is_refused(killed, tiny_corpus, change):
+    config, path = load_config(killed / "config.conf"), killed / "weights" / "last.pth"
+    trials = read_protocol(next(tiny_corpus.glob("*/*.train.trn.txt")))
+    state = TrainingState(config, trials, torch.device("cpu"), Processes(timedelta(1)))
+    state.restore(load_checkpoint(path), path)
+    with pytest.raises(UserError):
+        state.restore(load_checkpoint(path) | change, path)
+
+
 # ----------------------------------------------------------------------------------------------------- the command
 
 
@@ -326,3 +353,16 @@ def test_mistakes_are_one_line(killed, tmp_path):
     done = resume(tmp_path, killed, "--seed", 7).wait()
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: bad value of 'seed' — expected the run's 1234, found 7"
+
+
+def test_an_edited_configuration_is_refused_and_named(killed, tmp_path):
+    run = shutil.copytree(killed, tmp_path / "run")
+    config, before = load_config(run / "config.conf"), (run / "log.jsonl").read_bytes()
+    optim = replace(config.optim_config, base_lr=0.5)
+    edited = {"seed": 7, "batch_size": 4, "num_epochs": 3, "class_weights": (0.5, 0.5), "optim_config": optim}
+    save_config(replace(config, **edited, num_workers=1), run / "config.conf")
+    then = "expected optim_config.base_lr 0.001, batch_size 6, num_epochs 2, class_weights [0.1, 0.9], seed 1234"
+    now = "found optim_config.base_lr 0.5, batch_size 4, num_epochs 3, class_weights [0.5, 0.5], seed 7 in config.conf"
+    done = resume(tmp_path, run, script="main.py").wait()
+    assert_user_error(done, "last.pth is of a run with another configuration", then, now)
+    assert (run / "log.jsonl").read_bytes() == before

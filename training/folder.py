@@ -12,7 +12,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import exclusive
 from common.processes import Processes
-from config import INCIDENTAL, Config, load_config, save_config, to_dict
+from config import Config, differences, load_config, save_config
 from training.log import RunLog
 from utils import load_checkpoint, save_checkpoint
 
@@ -105,8 +105,6 @@ def is_run_of(path: Path, config: Config) -> bool:
     """Whether the folder holds a run of `config`. Raises UserError if it holds one of another configuration."""
     if not (path / "config.conf").exists():
         return False
-    found, wanted = to_dict(load_config(path / "config.conf")), to_dict(config)
-    for name in wanted.keys() - INCIDENTAL:
-        if found[name] != wanted[name]:
-            raise UserError(f"run folder {path} holds a run with another {name}", wanted[name], found[name])
+    for name, (wanted, found) in differences(config, load_config(path / "config.conf")).items():
+        raise UserError(f"run folder {path} holds a run with another {name}", wanted, found)
     return True

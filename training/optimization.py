@@ -147,7 +147,15 @@ class Stepper:
         return {"optimizer": self.optimizer.state_dict(), "ema": self.ema.state_dict() if self.ema else None}
 
     def load_state_dict(self, state: dict) -> None:
+        """Raises KeyError, TypeError or ValueError when `state` is not of this configuration and these parameters."""
+        own = [dict(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, expected in zip(self.optimizer.param_groups, own, strict=True):
+            if any(group[key] != expected[key] for key in expected.keys() - {"params", "lr", "fused"}):
+                raise ValueError("another optimizer")
+        for parameter, moments in self.optimizer.state.items():
+            if any(getattr(x, "shape", None) not in (parameter.shape, torch.Size()) for x in moments.values()):
+                raise ValueError("an optimizer of other parameters")
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
 

@@ -6,7 +6,7 @@ A run that was killed at any moment and resumed from there ends with the same bi
 import math
 import sys
 from collections import deque
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.processes import Processes
-from config import Config, to_dict
+from common.schema import parse
+from config import Config, differences, to_dict
 from corpora.balance import epoch_batches
 from corpora.trials import Trial
 from training.folder import RunFolder
@@ -33,6 +34,10 @@ class Progress:
     loss_sum: float = 0.0  # over those batches
     seconds: float = 0.0  # spent on the epochs done
     best_dev_eer: float = math.inf  # fraction
+
+    def __post_init__(self):
+        if wrong := [f.name for f in fields(self) if type(getattr(self, f.name)) is not f.type]:
+            raise TypeError(f"{wrong[0]} is {getattr(self, wrong[0])!r}")
 
 
 class TrainingState:
@@ -53,7 +58,7 @@ class TrainingState:
         set_precision(config.precision, device)
         self.model = load_initial(config, init).to(device)
         # Checkpoints hold all that building the model takes, also what an encoder adds to the given configuration.
-        self.config = replace(config, model_config=getattr(self.model, "model_config", config.model_config))
+        self.config = replace(config, model_config=self.model.model_config)
         require_crops(self.model, self.config, processes.size)
         self.stepper = Stepper(self.model, config, self.steps_per_epoch, processes.size)
         self.swa = WeightAverage(self.model, config)
@@ -82,7 +87,17 @@ class TrainingState:
         """Go back to the state in `last`, which was read from `path`. Raises UserError when it is of another run."""
         if "stepper" not in last:
             raise UserError(f"cannot resume from {path}", "one that this version saved", "an older one")
+        if differ := differences(parse(Config, last["config"]), self.config):
+            then, now = (", ".join(f"{name} {pair[i]}" for name, pair in differ.items()) for i in (0, 1))
+            raise UserError(f"{path} is of a run with another configuration", then, f"{now} in config.conf")
         load_weights(self.model, last, path)
+        try:
+            self._restore_progress(last)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            found = f"{type(error).__name__}: {str(error)[:200]}"
+            raise UserError(f"cannot resume from {path}", "the state that a run saves", found) from error
+
+    def _restore_progress(self, last: dict) -> None:
         self.stepper.load_state_dict(last["stepper"])
         progress = dict(last["progress"])
         self.swa.restore(last["swa"], progress.pop("swa_epochs"), progress.pop("swa_triggered"))
