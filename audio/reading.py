@@ -6,6 +6,7 @@ A file is decoded in blocks, so a long one needs no more memory than a short one
 found: format, lost seconds, clipping and more. decoders.py has the decoders.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from common.errors import UserError
 LONGEST_GAP = 0.1  # s of silence in place of damaged packets; `read` refuses more
 MAX_SECONDS = 3600.0  # `read` refuses longer files: an hour is 230 MB of float32
 LONGEST_SECONDS = 24 * 3600.0  # a day: a small file may decode to years, which takes no memory but never ends
+HASHED_BYTES = 1 << 24  # at once
 CLIPPED = 0.999  # of full scale
 LOUDEST = 16.0  # of full scale (24 dB above it): no mix reaches it, but integers stored as floats do
 POLARITY_SECONDS = 0.5  # the channels are compared piece by piece
@@ -55,19 +57,26 @@ class RecordingFacts:
     cancelled_seconds: float = 0.0  # in which the channels cancel in their mean: the loudest one is taken
     clipped: float = 0.0  # fraction of the source's sample times at which a channel reaches 0.999 of full scale
     active_seconds: float = 0.0  # louder than −60 dBFS and than 40 dB below the loudest part: speech or any other sound
+    sha256: str | None = None  # of the file, if it was to be hashed and did not change meanwhile
 
 
 class Recording:
     """A file to decode: iterate over it once for blocks of mono float32 (n,) at 16 kHz; then `facts` is set.
 
-    `channel` k takes only the k-th channel, counted from 1; None takes the mean of all, see `downmix`. Iterating raises
-    AudioError.
+    `channel` k takes only the k-th channel, counted from 1; None takes the mean of all, see `downmix`. `hashed` gives
+    `facts.sha256`. Iterating raises AudioError.
     """
 
     facts: RecordingFacts
 
-    def __init__(self, path: str | os.PathLike, channel: int | None = None, max_seconds: float = LONGEST_SECONDS):
-        self.path, self.channel, self.max_seconds = os.fspath(path), channel, max_seconds
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        channel: int | None = None,
+        max_seconds: float = LONGEST_SECONDS,
+        hashed: bool = False,
+    ):
+        self.path, self.channel, self.max_seconds, self.hashed = os.fspath(path), channel, max_seconds, hashed
         self._clipped = self._decoded = 0  # samples of the source
         self._cancelled_seconds = 0.0
 
@@ -75,6 +84,12 @@ class Recording:
         levels, total = LevelHistogram(), 0
         self._clipped, self._cancelled_seconds = 0, 0.0
         with self._open() as file:
+            before, sha256 = os.fstat(file.fileno()), hashlib.sha256()
+            while self.hashed and (piece := file.read(HASHED_BYTES)):
+                sha256.update(piece)
+                if len(piece) == HASHED_BYTES:
+                    yield np.empty(0, np.float32)  # a sign of life: hashing a large file takes longer than anyone waits
+            file.seek(0)
             decoder = AudioDecoder(self.path, file)
             for block in _at_16_khz(self._mono(decoder.blocks())):
                 total += len(block)
@@ -84,6 +99,7 @@ class Recording:
                 levels.add(block)
                 if len(block):
                     yield block
+            after = os.fstat(file.fileno())
         if total == 0:
             condition = "unreadable" if decoder.damaged_packets else "empty"
             raise AudioError(condition, f"audio {self.path} is empty or no audio", "at least one sample", 0)
@@ -103,6 +119,7 @@ class Recording:
             cancelled_seconds=self._cancelled_seconds,
             clipped=self._clipped / decoder.delivered,
             active_seconds=levels.active_seconds(),
+            sha256=sha256.hexdigest() if self.hashed and before.st_mtime_ns == after.st_mtime_ns else None,
         )
 
     def _open(self):

@@ -1,5 +1,6 @@
 """Atomic file writes, and locks that let one process at a time write to a folder or a file."""
 
+import hashlib
 import os
 import shutil
 import stat
@@ -100,8 +101,10 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
 
 
 @contextmanager
-def exclusive_file(path: Path) -> Iterator[None]:
-    """Lock the file `path`, which is made empty if it is missing. Write it in place meanwhile, or the lock is lost.
+def exclusive_file(path: Path) -> Iterator[int]:
+    """Lock the file `path`, which is made empty if it is missing; yields a descriptor to read and write it.
+
+    Write it in place, or the lock is lost.
 
     Raises UserError when another process holds the lock, or the file cannot be written.
     """
@@ -113,7 +116,7 @@ def exclusive_file(path: Path) -> Iterator[None]:
     with _locked(handle, path, wait=False):
         if not path.exists() or not os.path.samestat(os.fstat(handle), path.stat()):  # the other has just removed it
             raise _in_use(path)
-        yield
+        yield handle
 
 
 @contextmanager
@@ -154,6 +157,17 @@ def _close_inherited_locks() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_close_inherited_locks)
+
+
+def content_hash(path: str | os.PathLike) -> str | None:
+    """SHA-256 of a file's bytes; None if it cannot be read, or is no regular file, such as a pipe that would block."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        with open(path, "rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

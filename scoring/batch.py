@@ -7,7 +7,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from common.escaping import printable
-from common.files import exclusive_file, is_stream
+from common.files import content_hash, is_stream
 from common.processes import Processes
 from plots.recording import PICTURED_SECONDS
 from scoring.audio_files import name_utterances, require_distinct
@@ -23,6 +24,8 @@ from scoring.detector import Detector, ScoredRecording
 from scoring.figure import save_figure
 from scoring.results import ResultsFile, process_part_path, write_csv, write_scores
 from scoring.verdict import VERDICT_WORDS, FileResult, Judge
+
+READERS, BLOCK = 8, 1000  # threads that read files to hash them, and the files that wait for them
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,17 @@ class BatchOutputs:
     def kept_results(self) -> Iterator[Path | None]:
         """Where results are kept as they come: the JSON, or a file beside a table until the table is written.
 
-        The file is locked meanwhile. Beside a device or a pipe there is no place for it, so it is a temporary one.
-        Raises UserError when another process holds the lock.
+        Beside a device or a pipe there is no place for it, so it is a temporary one.
         """
         wanted = [path for path in (self.json, self.csv, self.scores) if path]
         files = [path for path in wanted if not is_stream(path)]
-        with ExitStack() as stack:
-            path = None
-            if self.json in files:
-                path = self.json
-            elif files:
-                path = files[0].with_name(f"{files[0].name}.journal")
-            elif wanted:
-                path = Path(stack.enter_context(TemporaryDirectory()), "results.json")
-            if path:
-                stack.enter_context(exclusive_file(path))
-            yield path
+        if files:
+            yield self.json if self.json in files else files[0].with_name(f"{files[0].name}.journal")
+        elif wanted:
+            with TemporaryDirectory() as folder:
+                yield Path(folder, "results.json")
+        else:
+            yield None
 
 
 class BatchFailures(NamedTuple):
@@ -83,16 +81,18 @@ def score_batch(
     names = [str(file) for file in files]
     if outputs.scores or outputs.figures:
         require_distinct(utt_ids, blanks=not outputs.scores)
-    header = judge.header() | {"engine": {"name": detector.engine.name, "precision": detector.engine.precision}}
+    header = judge.header() | {"engine": detector.engine_facts()}
     with outputs.kept_results() if processes.is_main else nullcontext() as path:
         path = processes.broadcast(path)
         document = None
         if path and processes.is_main:
-            document = ResultsFile(path, header, outputs.overwrite)
+            document = ResultsFile(path, header, outputs.overwrite, ours=path != outputs.json)
             document.merge_parts(names)
+            if outdated := _outdated(document, names):
+                document.drop(outdated)
         to_do = processes.broadcast(_without_result(files, document))
         part = path and processes.size > 1
-        own_document = ResultsFile(process_part_path(path, processes.rank), header) if part else document
+        own_document = ResultsFile(process_part_path(path, processes.rank), header, ours=True) if part else document
         failures, drawn = 0, Counter()
         keep_seconds = PICTURED_SECONDS if outputs.figures else 0
         for scored in with_progress(detector, judge, to_do[processes.rank :: processes.size], workers, keep_seconds):
@@ -102,14 +102,36 @@ def score_batch(
                 own_document.append(scored.result.to_dict() | {"utt_id": utt_ids[scored.result.path]})
             if outputs.figures and not scored.result.error:
                 drawn[_draw(scored, judge, detector, outputs, utt_ids[scored.result.path])] += 1
+        if part:
+            own_document.close()
         drawn = sum(processes.gather(drawn), Counter())
         if document:
             document.merge_parts(names)
             unreadable = sum(result["error"] is not None for result in document.read(names))
             failures = unreadable + write_tables(document, utt_ids, outputs)
+            document.close()
     if processes.is_main:
         _say_where(outputs, drawn[True])
     return BatchFailures(failures, drawn[False])
+
+
+def _outdated(document: ResultsFile, names: list[str]) -> set[str]:
+    """The files whose result in the document is of other bytes, or an error that may be gone; notes count them."""
+    kept = [name for name in names if name in document.offsets]
+    changed, failed = set(), set()
+    with ThreadPoolExecutor(READERS) as readers:  # on a network disk, each file is a wait
+        for first in range(0, len(kept), BLOCK):
+            block = kept[first : first + BLOCK]
+            for result, found in zip(document.read(block), readers.map(content_hash, block), strict=True):
+                if result["error"] is not None:
+                    failed.add(result["file"])
+                elif found is None or result.get("sha256") != found:
+                    changed.add(result["file"])
+    for files, what in ((changed, "changed since they were scored"), (failed, "could not be scored before")):
+        if files:
+            note = f"note: {len(files)} of the {len(kept)} files with a result in {document.path} {what}: scored anew"
+            print(printable(note), file=sys.stderr)
+    return changed | failed
 
 
 def _without_result(files: list[Path], document: ResultsFile | None) -> list[Path]:

@@ -63,6 +63,11 @@ class Detector:
         waveforms = (batch[0] if isinstance(batch, tuple | list) else batch for batch in batches)
         return np.concatenate([np.empty(0), *(self.engine.logits(batch)[:, BONAFIDE] for batch in waveforms)])
 
+    def engine_facts(self) -> dict[str, str]:
+        """The engine in plain values; an exported model, of which a checkpoint may have several, with its own hash."""
+        own = {"sha256": self.engine.sha256} if hasattr(self.engine, "sha256") else {}
+        return {"name": self.engine.name, "precision": self.engine.precision} | own
+
     def judge(self, threshold: float | None = None, target_far: float | None = None, **settings) -> Judge:
         """The rules that turn scores into verdicts; `settings` as in `VerdictSettings`. Raises UserError."""
         point = operating_point(self.card, threshold, target_far)

@@ -5,6 +5,7 @@ score (1.2 s), so it is imported only where it computes.
 """
 
 import ctypes
+import hashlib
 import importlib.util
 import os
 import sys
@@ -91,6 +92,7 @@ class _ExportedEngine:
         self.package = optional_package(RUNTIMES[self.name])
         self.path = path
         data, self.card, self.precision, self.nb_samp = read_exported(path)
+        self.sha256 = hashlib.sha256(data).hexdigest()
         with self._user_errors():
             self._run = self._compile(data, threads or _threads())
 

@@ -1,76 +1,112 @@
 """Results on disk: the JSON document that grows by a line per file, and the CSV and score tables made from it.
 
 The document is a header line, then one line per file, and is valid JSON after each line. A killed run may leave half a
-line; the next run cuts it off and continues.
+line; the next run cuts it off and continues. On a full disk the document stays as it was.
 """
 
 import csv
 import glob
 import json
+import os
 import shutil
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Container, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from common.errors import UserError
 from common.escaping import csv_cell
 from common.files import exclusive_file, replacing
 
-END = b"]}\n"
+BEGIN, END = b'{"schema": "aasist.inference', b"]}\n"
 CSV_COLUMNS = ("file", "utt_id", "verdict", "score", "llr", "probability_spoof", "seconds", "conditions", "regions")
+# What a line must hold to be kept; docs/inference.md lists all.
+_NUMBER, _TEXT = float | int | None, str | None
+_RESULT = {"file": str, "utt_id": str, "verdict": str, "score": _NUMBER, "llr": _NUMBER, "probability_spoof": _NUMBER}
+_RESULT |= {"seconds": _NUMBER, "conditions": list, "regions": list, "chunks": list, "error": _TEXT}
+_ITEMS = {"conditions": {"name": str}, "regions": {"start": float | int, "end": float | int}}
 
 
 class ResultsFile:
-    """The JSON document at `path`. Results of an earlier run with the same `header` stay, unless `overwrite`.
+    """The JSON document at `path`, locked until `close`. Results of an earlier run with the same `header` stay.
 
-    It is written in place, so that a lock of the file (`common.files.exclusive_file`) stays. `offsets`: file → where
-    its line begins, in bytes. Raises UserError when `path` holds anything else, or cannot be written.
+    overwrite: start anew, and remove the parts of an earlier run. ours: the user knows nothing of this file, so it
+    starts anew, with a note, if it has another header.
+    offsets: file → where its line begins, in bytes. Raises UserError when another process writes to `path`, when it
+    holds anything else, or when it cannot be written.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any], overwrite: bool = False):
-        self.path, self.header, self.offsets = path, header, {}
-        first = json.dumps(header, allow_nan=False)[:-1] + ', "results": [\n'
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if overwrite or not path.exists() or path.stat().st_size == 0:
-                path.write_bytes(first.encode() + END)
-            self.file = path.open("r+b")
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
-        if self.file.readline() != first.encode():
-            raise UserError(f"{path} is there (--overwrite?)", "results of this model and these settings", "others")
-        self.end = self.file.tell()
-        for line in self.file:
-            try:
-                self.offsets[json.loads(line.removeprefix(b","))["file"]] = self.end
-            except (ValueError, KeyError, TypeError):  # the end, or a line that was never finished
-                break
-            self.end += len(line)
-        self.file.seek(self.end)
-        self.file.truncate()
-        self.file.write(END)
-        self.file.flush()
+    def __init__(self, path: Path, header: dict[str, Any], overwrite: bool = False, ours: bool = False):
+        self.path, self.header, self.offsets, self.end = path, header, {}, 0
+        first = (json.dumps(header, allow_nan=False)[:-1] + ', "results": [\n').encode()
+        with ExitStack() as stack:
+            self._handle = stack.enter_context(exclusive_file(path))
+            with path.open("rb") as file:
+                found = file.readline()
+            if ours and found not in (b"", first) and found.startswith(BEGIN):
+                print(f"note: {path} is of another model or other settings: starting anew", file=sys.stderr)
+                overwrite = True
+            if overwrite or not found:
+                for part in _part_paths(path):
+                    ResultsFile(part, header, overwrite=True).remove()
+                os.ftruncate(self._handle, 0)
+                self._write(first)
+            elif found != first:
+                raise UserError(f"{path} is there (--overwrite?)", "results of this model and these settings", "others")
+            self.start = len(first)
+            self.drop(())
+            self._lock = stack.pop_all()
 
     def append(self, result: dict[str, Any]) -> None:
-        """Add one result; the document is whole again when this returns."""
-        line = b"," * bool(self.offsets) + json.dumps(result, allow_nan=False).encode() + b"\n"
-        self.file.seek(self.end)
-        self.file.write(line + END)
-        self.file.flush()
-        self.offsets[result["file"]] = self.end
+        """Add one result; the document is whole again when this returns, also when it fails for lack of space."""
+        offset = self.end
+        self._write(b"," * bool(self.offsets) + json.dumps(result, allow_nan=False).encode() + b"\n")
+        self.offsets[result["file"]] = offset
+
+    def _write(self, line: bytes) -> None:
+        """Put the line in place of the end, and the end after it."""
+        data, at = line + END, self.end
+        try:
+            while data:
+                written = os.pwrite(self._handle, data, at)
+                data, at = data[written:], at + written
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._handle, self.end)
+                os.pwrite(self._handle, END if self.end else b"", self.end)
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
         self.end += len(line)
+
+    def drop(self, files: Container[str]) -> None:
+        """Remove the results of these files, and lines that are no results, such as one that was never finished."""
+        self.offsets, self.end, position = {}, self.start, self.start
+        with self.path.open("rb") as document:
+            document.seek(self.start)
+            for line in document:
+                file, position = _file_of(line), position + len(line)
+                if file is None or file in files or file in self.offsets:
+                    continue
+                line = b"," * bool(self.offsets) + line.removeprefix(b",")
+                self.offsets[file] = self.end
+                if self.end + len(line) < position:  # always behind the place that is read
+                    os.pwrite(self._handle, line, self.end)
+                self.end += len(line)
+        os.pwrite(self._handle, END, self.end)
+        os.ftruncate(self._handle, self.end + len(END))
 
     def read(self, files: Iterable[str]) -> Iterator[dict[str, Any]]:
         """The results of `files`, in that order."""
-        for file in files:
-            self.file.seek(self.offsets[file])
-            yield json.loads(self.file.readline().removeprefix(b","))
+        with self.path.open("rb") as document:
+            for file in files:
+                document.seek(self.offsets[file])
+                yield json.loads(document.readline().removeprefix(b","))
 
     def merge_parts(self, order: Iterable[str]) -> None:
         """Append the results that other processes left in files of their own, in `order`, and remove those files."""
-        pattern = f"{glob.escape(self.path.name)}.part*"
-        parts = [ResultsFile(path, self.header) for path in self.path.parent.glob(pattern)]
-        for file in order:
+        parts = [ResultsFile(path, self.header, ours=True) for path in _part_paths(self.path)]
+        for file in chain(order, *(part.offsets for part in parts)):
             holders = [part for part in parts if file in part.offsets and file not in self.offsets]
             for result in holders[0].read([file]) if holders else ():
                 self.append(result)
@@ -83,8 +119,39 @@ class ResultsFile:
             shutil.copyfile(self.path, temporary)
 
     def remove(self) -> None:
-        self.file.close()
         self.path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._lock.close()
+
+
+def _file_of(line: bytes) -> str | None:
+    """The file whose result the line is; None if it is none, or lacks what tables are made of."""
+    try:
+        result = _DECODER.decode(line.removeprefix(b",").decode())
+    except (ValueError, RecursionError):
+        return None
+    fits = _has(result, _RESULT) and all(_has(item, kinds) for name, kinds in _ITEMS.items() for item in result[name])
+    return result["file"] if fits else None
+
+
+def _has(values: Any, kinds: dict[str, Any]) -> bool:
+    return isinstance(values, dict) and all(key in values and isinstance(values[key], kinds[key]) for key in kinds)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # NaN is no JSON
+
+
+def _part_paths(path: Path) -> list[Path]:
+    """The files of `process_part_path` that are there."""
+    found = path.parent.glob(f"{glob.escape(path.name)}.part*")
+    return sorted(part for part in found if part.name.removeprefix(f"{path.name}.part").isdecimal())
 
 
 def process_part_path(path: Path, rank: int) -> Path:

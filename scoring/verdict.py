@@ -102,6 +102,7 @@ class FileResult:
     regions: tuple[SuspiciousRegion, ...] = ()
     chunks: tuple[ChunkScore, ...] = ()
     error: str | None = None
+    sha256: str | None = None  # of the file's bytes; None if they changed while they were read, or gave an error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; every key is always there."""
@@ -133,6 +134,7 @@ class Judge:
             (*disqualifying, *self._weakening_conditions(outcome)),
             tuple(suspicious_regions(chunks, self.settings.threshold)),
             tuple(chunks),
+            sha256=outcome.sha256,
         )
 
     def aggregate(self, chunks: Iterable[ChunkScore]) -> float | None:

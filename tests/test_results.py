@@ -1,16 +1,25 @@
 import csv
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
 from scoring.results import ResultsFile, process_part_path, write_csv, write_scores
+from scoring.verdict import SCHEMA, FileResult
 
-HEADER = {"schema": "s", "model": {"sha256": "x"}}
+HEADER = {"schema": SCHEMA, "model": {"sha256": "x"}}
+OTHER = HEADER | {"model": {"sha256": "y"}}
 
 
 def result(file: str, score: float | None = 1.5, **more) -> dict:
-    return {"file": file, "utt_id": file.split(".")[0], "score": score, "conditions": [], "regions": []} | more
+    return FileResult(Path(file), score=score).to_dict() | more
+
+
+def reopened(results: ResultsFile, header: dict = HEADER, **options) -> ResultsFile:
+    results.close()
+    return ResultsFile(results.path, header, **options)
 
 
 def files(path) -> list[str]:
@@ -36,7 +45,7 @@ def test_a_half_written_line_is_cut_off(tmp_path, cut):
     for name in "abc":
         results.append(result(name))
     path.write_bytes(path.read_bytes()[:-cut])
-    results = ResultsFile(path, HEADER)
+    results = reopened(results)
     kept = list(results.offsets)
     assert files(path) == kept == ["a", "b", "c"][: len(kept)]
     assert len(kept) >= 2
@@ -44,31 +53,162 @@ def test_a_half_written_line_is_cut_off(tmp_path, cut):
     assert files(path) == [*kept, "d"]
 
 
-def test_results_of_another_scoring_are_not_mixed_in(tmp_path):
+BROKEN = {
+    "no JSON": b"{",
+    "NULs": b"\0" * 40,
+    "no UTF-8": b'"\xff"',
+    "no mapping": b"[1]",
+    "deep": b"[" * 100_000,
+    "NaN": json.dumps(result("b", float("nan"))).encode(),
+    "text as score": json.dumps(result("b", "1.5")).encode(),
+    "nameless condition": json.dumps(result("b", conditions=[{}])).encode(),
+    "regions": json.dumps(result("b", regions=[3])).encode(),
+    **{f"no {key}": json.dumps({k: v for k, v in result("b").items() if k != key}).encode()
+       for key in ("file", "utt_id", "verdict", "score", "seconds", "conditions", "regions", "error")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_line_that_is_no_result_is_left_out(tmp_path, line, place):
     path = tmp_path / "r.json"
-    ResultsFile(path, HEADER).append(result("a"))
-    with pytest.raises(UserError, match="r.json is there"):
-        ResultsFile(path, HEADER | {"schema": "t"})
-    assert files(path) == ["a"]
-    ResultsFile(path, HEADER, overwrite=True)
+    results = ResultsFile(path, HEADER)
+    for name in "ac":
+        results.append(result(name))
+    head, *lines = path.read_bytes().splitlines(keepends=True)
+    lines.insert(place, b"," * bool(place) + line + b"\n")
+    path.write_bytes(head + b"".join(lines))
+    results = reopened(results)
+    assert files(path) == list(results.offsets) == ["a", "c"]
+    assert [item["file"] for item in results.read("ca")] == ["c", "a"]
+
+
+@pytest.mark.parametrize("dropped", ["a", "b", "d", "ab", "ad", "abcd", ""])
+def test_results_are_dropped(tmp_path, dropped):
+    path = tmp_path / "r.json"
+    results = ResultsFile(path, HEADER)
+    for number, name in enumerate("abcd"):
+        results.append(result(name, probability_note="x" * 5000 * number))
+    results.drop(set(dropped))
+    kept = [name for name in "abcd" if name not in dropped]
+    assert files(path) == list(results.offsets) == kept
+    results.append(result("e"))
+    assert files(path) == [*kept, "e"]
+    assert list(reopened(results).offsets) == [*kept, "e"]
+
+
+@pytest.mark.parametrize("moved", range(1, 4))
+def test_a_kill_while_results_are_dropped_loses_no_truth(tmp_path, moved, monkeypatch):
+    path = tmp_path / "r.json"
+    results = ResultsFile(path, HEADER)
+    for number, name in enumerate("abcde"):
+        results.append(result(name, number, probability_note="x" * 100 * number))
+    calls, pwrite = [], os.pwrite
+
+    def killed(handle, data, at):
+        calls.append(at)
+        if len(calls) > moved:
+            raise KeyboardInterrupt
+        return pwrite(handle, data[: len(data) // 2] if len(calls) == moved else data, at)
+
+    monkeypatch.setattr(os, "pwrite", killed)
+    with pytest.raises(KeyboardInterrupt):
+        results.drop("a")
+    monkeypatch.undo()
+    results = reopened(results)
+    kept = list(results.offsets)
+    assert files(path) == kept and "a" not in kept and len(kept) >= moved - 1
+    assert [item["score"] for item in results.read(kept)] == ["abcde".index(name) for name in kept]
+
+
+def test_results_of_another_scoring_are_not_mixed_in(tmp_path, capsys):
+    path = tmp_path / "r.json"
+    results = ResultsFile(path, HEADER)
+    results.append(result("a"))
+    with pytest.raises(UserError, match=r"r\.json is there"):
+        reopened(results, OTHER)
+    assert files(path) == ["a"] and not capsys.readouterr().err
+    results = ResultsFile(path, HEADER, overwrite=True)
     assert files(path) == []
+    for name in "ab":
+        results.append(result(name))
+    results.close()
+    results = ResultsFile(path, OTHER, ours=True)  # a journal
+    assert results.offsets == {} and "other settings: starting anew" in capsys.readouterr().err
+    results.close()
     path.write_text("my thesis\n")
-    with pytest.raises(UserError, match="is there"):
-        ResultsFile(path, HEADER)
+    for ours in (False, True):
+        with pytest.raises(UserError, match="is there"):
+            ResultsFile(path, HEADER, ours=ours)
     assert path.read_text() == "my thesis\n"
+
+
+def test_a_document_has_one_writer(tmp_path):
+    results = ResultsFile(tmp_path / "r.json", HEADER)
+    with pytest.raises(UserError, match=r"r\.json is in use"):
+        ResultsFile(tmp_path / "r.json", HEADER, overwrite=True)
+    reopened(results).remove()
+    assert not any(tmp_path.iterdir())
+
+
+def write_part(path, rank: int, names: str, header: dict = HEADER) -> None:
+    part = ResultsFile(process_part_path(path, rank), header)
+    for name in names:
+        part.append(result(name, rank))
+    part.close()
 
 
 def test_parts_of_processes_are_merged_in_order(tmp_path):
     path = tmp_path / "r [1].json"
     results = ResultsFile(path, HEADER)
     results.append(result("b"))
-    for rank, names in enumerate((["a", "d"], ["b", "c"])):
-        part = ResultsFile(process_part_path(path, rank), HEADER)
-        for name in names:
-            part.append(result(name))
+    for rank, names in enumerate(("adx", "bc")):
+        write_part(path, rank, names)
     results.merge_parts("abcd")
-    assert files(path) == ["b", "a", "c", "d"]
+    assert files(path) == ["b", "a", "c", "d", "x"]  # x: of a longer list
     assert [entry.name for entry in tmp_path.iterdir()] == ["r [1].json"]
+
+
+def test_parts_of_another_job_are_not_gathered(tmp_path, capsys):
+    path, mine = tmp_path / "r.json", tmp_path / "r.json.part2.txt"
+    mine.write_text("my thesis\n")
+    results = ResultsFile(path, HEADER)
+    write_part(path, 0, "a", OTHER)
+    write_part(path, 7, "b")
+    results.merge_parts("ab")
+    assert files(path) == ["b"] and "part0 is of another model or other settings" in capsys.readouterr().err
+    for rank, header in enumerate((HEADER, OTHER)):
+        write_part(path, rank, "c", header)
+    results = reopened(results, OTHER, overwrite=True)
+    results.merge_parts("abc")
+    assert files_of(path) == [] and sorted(tmp_path.iterdir()) == [path, mine]
+
+
+def files_of(path) -> list[str]:
+    return [item["file"] for item in json.loads(path.read_bytes())["results"]]
+
+
+@pytest.mark.parametrize("written", [0, 1, 100, 100_000])
+def test_on_a_full_disk_the_document_stays_whole(tmp_path, monkeypatch, written):
+    """The disk takes so many bytes more."""
+    path, pwrite = tmp_path / "r.json", os.pwrite
+    results = ResultsFile(path, HEADER)
+    results.append(result("a"))
+    room = path.stat().st_size + written
+
+    def write(handle, data, at):
+        if data and at >= room:
+            raise OSError(28, "No space left on device")
+        return pwrite(handle, data[: max(0, room - at)], at)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    with pytest.raises(UserError, match=r"cannot write .*r\.json: No space left on device"):
+        for number in range(1000):
+            results.append(result(f"b{number}"))
+    assert files(path) == list(results.offsets) and (written > 1000) == (len(results.offsets) > 1)
+    room += 1000
+    results.append(result("c"))
+    assert files(path)[-1] == "c"
 
 
 def test_csv_and_scores(tmp_path):
