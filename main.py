@@ -31,6 +31,7 @@ from corpora.open import open_all_partitions
 from corpora.trials import PARTITIONS
 from training.data import RunData
 from training.folder import is_run_of
+from training.model import weights_to_resume
 from training.run import TrainingRun, run_to_end
 from training.scores import evaluate_weights
 from training.seed_runs import train_seeds
@@ -58,7 +59,8 @@ def main() -> int | None:
             return evaluate_weights(config, data, folder, device, processes)
         if args.seeds:
             return train_seeds(args.seeds, config, data, folder, device, processes, args.init, args.overwrite)
-        one = TrainingRun(config, data, folder, device, processes, args.init)
+        init = args.init if args.resume is None else weights_to_resume(folder)
+        one = TrainingRun(config, data, folder, device, processes, init)
         return run_to_end(one, resume=args.resume is not None, overwrite=args.overwrite)
 
 

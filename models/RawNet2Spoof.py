@@ -32,6 +32,7 @@ class ModelConfig:
     gru_node: int = 1024  # features of the GRU's state
     nb_gru_layer: int = 3
     nb_classes: int = 2
+    pre_activation: bool = False  # ASVspoof 5's baseline: batch norm and LeakyReLU before a block's first convolution
     output: Literal["linear", "cosine"] = "linear"  # see layers.output_layer; only linear gives log-probabilities
 
     def __post_init__(self):
@@ -73,7 +74,7 @@ class Model(nn.Module):
         widths = [filters, *[c1] * c.blocks[0], *[c2] * c.blocks[1]]
         self.blocks = len(widths) - 1
         for i in range(self.blocks):  # under the official names, block0 and so on
-            block = ResidualBlock1d(widths[i], widths[i + 1], first=i == 0)
+            block = ResidualBlock1d(widths[i], widths[i + 1], first=i == 0, pre_activation=c.pre_activation)
             self.add_module(f"block{i}", nn.Sequential(block))
             self.add_module(f"fc_attention{i}", nn.Sequential(nn.Linear(widths[i + 1], widths[i + 1])))
         self.bn_before_gru = nn.BatchNorm1d(c2)

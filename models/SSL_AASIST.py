@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.schema import parse, require
+from common.schema import parse
 
 from .AASIST import GraphBackEnd, GraphConfig
 from .layers import ResidualBlock, fp32
@@ -56,14 +56,6 @@ class Model(EncoderModel, GraphBackEnd):
             nn.Conv2d(channels, 128, 1), nn.SELU(inplace=True), nn.BatchNorm2d(128), nn.Conv2d(128, channels, 1)
         )
         self.build_graphs(c, channels, features // 3)
-
-    def forward(self, x: Tensor, freq_aug: bool = False) -> tuple[Tensor, Tensor]:
-        """Waveforms (B, T) at 16 kHz → hidden (B, 5·D), logits (B, 2) of spoof and bona fide.
-
-        Raises UserError with freq_aug: there are no filters to mask.
-        """
-        require(not freq_aug, "freq_aug", "false: a self-supervised encoder has no filter bank", freq_aug)
-        return self.classify(self.encode(x))
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, T) → (B, C, N_S, N_T): the encoder, then residual blocks over (feature, time)."""

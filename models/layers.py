@@ -98,13 +98,14 @@ class ResidualBlock(Recomputable):
 class ResidualBlock1d(Recomputable):
     """Residual block of RawNet2 (arXiv 2011.01108, section 3), (B, C_in, T) → (B, C_out, ⌊T / 3⌋).
 
-    `bn1` is not computed, as in `ResidualBlock`.
+    `bn1` is not computed, as in `ResidualBlock`, unless `pre_activation`, as in ASVspoof 5's baseline.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, first: bool = False):
+    def __init__(self, channels_in: int, channels_out: int, first: bool = False, pre_activation: bool = False):
         super().__init__()
+        self.pre_activation = pre_activation and not first
         if not first:
-            self.bn1 = nn.BatchNorm1d(channels_in).requires_grad_(False)
+            self.bn1 = nn.BatchNorm1d(channels_in).requires_grad_(pre_activation)
         self.conv1 = nn.Conv1d(channels_in, channels_out, 3, padding=1)
         self.bn2 = nn.BatchNorm1d(channels_out)
         self.conv2 = nn.Conv1d(channels_out, channels_out, 3, padding=1)
@@ -114,7 +115,8 @@ class ResidualBlock1d(Recomputable):
 
     def _compute(self, x: Tensor) -> Tensor:
         identity = x if self.same_channels else self.conv_downsample(x)
-        y = F.leaky_relu(self.bn2(self.conv1(x)), 0.3, inplace=True)  # (B, C_out, T)
+        y = F.leaky_relu(self.bn1(x), 0.3) if self.pre_activation else x
+        y = F.leaky_relu(self.bn2(self.conv1(y)), 0.3, inplace=True)  # (B, C_out, T)
         return F.max_pool1d(self.conv2(y).add_(identity), 3)
 
 

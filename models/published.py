@@ -35,10 +35,36 @@ _ENCODER: Rules = (
     ("encoder.layers.#.final_layer_norm.", "encoder.layers.#.final_layer_norm."),
 )
 _SSL: Rules = tuple((f"ssl_model.model.{theirs}", f"ssl_model.{ours}") for theirs, ours in _ENCODER)
+_CONFORMER: Rules = (
+    ("conformer.class_token", "class_token"),
+    ("conformer.fc5.", "fc5."),
+    ("conformer.encoder_blocks.#.ff1.fn.norm.", "blocks.#.ff1.norm."),
+    ("conformer.encoder_blocks.#.ff1.fn.fn.net.0.", "blocks.#.ff1.expand."),
+    ("conformer.encoder_blocks.#.ff1.fn.fn.net.3.", "blocks.#.ff1.reduce."),
+    ("conformer.encoder_blocks.#.ff2.fn.norm.", "blocks.#.ff2.norm."),
+    ("conformer.encoder_blocks.#.ff2.fn.fn.net.0.", "blocks.#.ff2.expand."),
+    ("conformer.encoder_blocks.#.ff2.fn.fn.net.3.", "blocks.#.ff2.reduce."),
+    ("conformer.encoder_blocks.#.attn.norm.", "blocks.#.attention.norm."),
+    ("conformer.encoder_blocks.#.attn.fn.", "blocks.#.attention."),
+    ("conformer.encoder_blocks.#.conv.net.0.", "blocks.#.convolution.norm."),
+    ("conformer.encoder_blocks.#.conv.net.2.", "blocks.#.convolution.expand."),
+    ("conformer.encoder_blocks.#.conv.net.4.conv.", "blocks.#.convolution.depthwise."),
+    ("conformer.encoder_blocks.#.conv.net.5.", "blocks.#.convolution.bn."),
+    ("conformer.encoder_blocks.#.conv.net.7.", "blocks.#.convolution.reduce."),
+    ("conformer.encoder_blocks.#.post_norm.", "blocks.#.post_norm."),
+)
+_NES2NET: Rules = (
+    ("Nested_Res2Net_TDNN.Build_in_Res2Nets.#.weighted_sum.", "blocks.#.sums."),
+    ("Nested_Res2Net_TDNN.Build_in_Res2Nets.#.se.se.1.", "blocks.#.squeeze."),
+    ("Nested_Res2Net_TDNN.Build_in_Res2Nets.#.se.se.3.", "blocks.#.excite."),
+    ("Nested_Res2Net_TDNN.Build_in_Res2Nets.#.", "blocks.#."),
+    ("Nested_Res2Net_TDNN.", ""),
+)
 # For masking and pre-training, which take no part in a score.
 _PRE_TRAINING = re.compile(
     r"ssl_model\.model\.(mask_emb$|(quantizer|input_quantizer|project_q|project_inp|final_proj)\.)"
 )
+SAME_TENSORS = "RawGAT-ST's variants `mul` and `add` have the same tensors: read as `mul` (model_config.fusion)"
 HEADS = {1280: 16, 1920: 16}  # by the encoder's width, XLS-R 1B and 2B; all others have heads of 64 features
 
 # RawGAT-ST's first version and its present one. Only a first block uses `conv_1`, the later ones only `conv1`.
@@ -72,6 +98,13 @@ RAWGAT: Rules = (
     ("proj_spectro_temp.", "proj_ST."),
     ("output_layer.", "out_layer."),
 )
+NAMES = {  # by architecture
+    "RawNetGatSpoofST": RAWGAT,
+    "SSL_AASIST": _SSL,
+    "SSL_SLS": _SSL,
+    "SSL_Conformer": _SSL + _CONFORMER,
+    "SSL_Nes2Net": _SSL + _NES2NET,
+}
 
 
 class Published(NamedTuple):
@@ -80,6 +113,7 @@ class Published(NamedTuple):
     model_config: dict
     weights: dict[str, Tensor]  # under our names
     unused: dict[str, Tensor]  # under the authors' names; they take no part in a score
+    note: str = ""  # what the tensors do not say
 
 
 def read_published(weights: Weights) -> Published | None:
@@ -91,14 +125,28 @@ def read_published(weights: Weights) -> Published | None:
     if "fc2_gru.weight" in weights and _is_trained(weights, "bn1"):
         return Published(_rawnet2_of_asvspoof5(), dict(weights), {})
     if "ssl_model.model.post_extract_proj.weight" in weights:
-        back_end = next((config for name, config in _BACK_ENDS.items() if name in weights), None)
+        back_end = next((back_end for name, back_end in _BACK_ENDS.items() if name in weights), None)
         return back_end and _ssl(weights, back_end)
     return None
 
 
-def as_published(weights: Weights, rules: Rules) -> dict[str, Tensor]:
-    """Our weights under their authors' names."""
-    return {_renamed(name, [(ours, theirs) for theirs, ours in rules]) or name: x for name, x in weights.items()}
+def as_published(weights: Weights, rules: Rules, unused: Weights | None = None) -> dict[str, Tensor]:
+    """Our weights under their authors' names, for their code. rules: `NAMES[architecture]`, or `RAWGAT_FIRST`.
+
+    unused: the file's own, if the weights come from one. Without them RawGAT-ST gets zeros; what SSL_Anti-spoofing
+    keeps of pre-training is left out (`load_state_dict(…, strict=False)`).
+    """
+    back = [(ours, theirs) for theirs, ours in rules]
+    named = {_renamed(name, back) or name: x for name, x in weights.items()}
+    if rules is RAWGAT_FIRST:
+        named = {name: x for name, x in named.items() if ".0.0.conv_downsample." not in name}
+    if unused is None and rules in (RAWGAT, RAWGAT_FIRST):
+        later = {name: x for name, x in named.items() if re.match(r"encoder[12]\.[1-9]\d*\.0\.conv1\.", name)}
+        unused = {
+            name.replace("conv1", "conv_1"): torch.zeros_like(x[:, :1] if x.dim() > 1 else x)
+            for name, x in later.items()
+        }
+    return named | dict(unused or {})
 
 
 def describe_unknown(weights: Mapping[str, object]) -> str:
@@ -134,7 +182,8 @@ def _rawgat(weights: Weights, rules: Rules) -> Published:
         "cat" if ours["GAT_layer_ST.att_proj.weight"].shape[1] == 2 * len(ours["GAT_layer_T.att_weight"]) else "mul"
     )
     filts = [70, [1, c1], [c1, c1], [c1, c2], [c3, c3]]
-    return Published({"architecture": "RawNetGatSpoofST", "filts": filts, "fusion": fusion}, ours, unused)
+    model_config = {"architecture": "RawNetGatSpoofST", "filts": filts, "fusion": fusion}
+    return Published(model_config, ours, unused, "" if fusion == "cat" else SAME_TENSORS)
 
 
 # --------------------------------------------------------------------------------------------------------- RawNet2
@@ -159,9 +208,10 @@ def _rawnet2_of_asvspoof5() -> dict:
 
 def _ssl(weights: Weights, back_end: Callable[[Weights], dict]) -> Published:
     unused = {name: x for name, x in weights.items() if _PRE_TRAINING.match(name)}
-    ours = {_renamed(name, _SSL) or name: x for name, x in weights.items() if name not in unused}
+    rules = _SSL + _CONFORMER + _NES2NET
+    ours = {_renamed(name, rules) or name: x for name, x in weights.items() if name not in unused}
     encoder = {"encoder_config": _encoder_config(ours), "do_normalize": False}
-    return Published(back_end(weights) | encoder, ours, unused)
+    return Published(back_end(ours) | encoder, ours, unused)
 
 
 def _encoder_config(ours: Weights) -> dict:
@@ -215,7 +265,37 @@ def _aasist(weights: Weights) -> dict:
     }
 
 
-_BACK_ENDS = {"HtrgGAT_layer_ST11.att_weightM": _aasist}  # a name that only this back end has → its model_config
+def _sls(weights: Weights) -> dict:
+    return {"architecture": "SSL_SLS", "features": len(weights["fc1.weight"])}
+
+
+def _conformer(weights: Weights) -> dict:
+    width, taps = weights["blocks.0.attention.to_q.weight"], weights["blocks.0.convolution.depthwise.weight"]
+    return {
+        "architecture": "SSL_Conformer",
+        "features": width.shape[1],
+        "blocks": _count(weights, "blocks"),
+        "heads": width.shape[0] // max(1, weights["blocks.0.attention.rel_pos_emb.weight"].shape[1]),
+        "kernel_size": taps.shape[2],
+    }
+
+
+def _nes2net(weights: Weights) -> dict:
+    """The dilation is not in the shapes; 2 is the authors'."""
+    return {
+        "architecture": "SSL_Nes2Net",
+        "groups": [_count(weights, "blocks") + 1, _count(weights, "blocks.0.convs") + 1],
+        "squeeze": len(weights["blocks.0.bn3.weight"]) // max(1, len(weights["blocks.0.squeeze.weight"])),
+        "pooling": "attention" if "pooling.linear1.weight" in weights else "mean",
+    }
+
+
+_BACK_ENDS = {  # a name that only this back end has → its model_config, from our names
+    "HtrgGAT_layer_ST11.att_weightM": _aasist,
+    "fc0.weight": _sls,
+    "conformer.class_token": _conformer,
+    "Nested_Res2Net_TDNN.fc.weight": _nes2net,
+}
 
 # Other detectors and files, by a part of a name.
 _FAMILIES = {

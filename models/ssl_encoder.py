@@ -110,10 +110,18 @@ class EncoderConfig:
 
 
 class EncoderModel(nn.Module):
-    """A model on a self-supervised encoder, `ssl_model`.
+    """A model on a self-supervised encoder, `ssl_model`. Subclasses have `encode` and `classify`.
 
     The attribute `model_config` adds the encoder's architecture to the given one, for checkpoints.
     """
+
+    def forward(self, x: Tensor, freq_aug: bool = False) -> tuple[Tensor, Tensor]:
+        """Waveforms (B, T) at 16 kHz → hidden (B, D), logits (B, 2) of spoof and bona fide.
+
+        Raises UserError with freq_aug: there are no filters to mask.
+        """
+        require(not freq_aug, "freq_aug", "false: a self-supervised encoder has no filter bank", freq_aug)
+        return self.classify(self.encode(x))
 
     def build_encoder(self, c: EncoderKeys, model_config: dict) -> EncoderConfig:
         """Make `ssl_model` for the parsed `model_config`. Raises UserError when transformers or the encoder is missing.

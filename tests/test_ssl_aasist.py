@@ -457,7 +457,9 @@ def test_a_run_its_weights_and_its_scores(encoders, tiny_corpus, tmp_path):
 
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_killed_run_ends_like_one_that_was_not(encoders, tiny_corpus, tmp_path, freeze):
-    options = recipe(encoders, freeze=freeze) | {"num_epochs": 2, "save_every_steps": 1}
+    """It is resumed without its encoder's folder."""
+    encoder = copied(encoders, tmp_path / "wav2vec2")
+    options = recipe(tmp_path, freeze=freeze) | {"num_epochs": 2, "save_every_steps": 1}
     if freeze:
         options["optim_config"] = {"base_lr": 1e-3}
     whole = train_mini(tmp_path / "whole", tiny_corpus, **options)
@@ -467,6 +469,7 @@ def test_a_killed_run_ends_like_one_that_was_not(encoders, tiny_corpus, tmp_path
     arguments = ["--config", folder / "mini.conf", "--output_dir", folder / "runs"]
     prelude = on_step(6, "os.kill(os.getpid(), signal.SIGKILL)")
     assert Command(folder, "main.py", *arguments, prelude=prelude).wait().returncode == -9
+    shutil.rmtree(encoder)
     done = Command(folder, "main.py", "--resume", the_run(folder)).wait()
     assert done.returncode == 0, done.stderr
     assert_same_run(whole, the_run(folder))

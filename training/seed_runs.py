@@ -14,6 +14,7 @@ from config import Config
 from training.data import RunData
 from training.ensemble import write_ensemble
 from training.folder import is_run_of
+from training.model import weights_to_resume
 from training.run import TrainingRun, run_to_end
 from training.seeds import format_table, read_seed_run, summarise, write_summary
 
@@ -41,7 +42,8 @@ def train_seeds(
             wanted = replace(config, seed=seed)
             resume = not overwrite and is_run_of(own, wanted)
             if not (resume and read_seed_run(own).finished):
-                code = run_to_end(TrainingRun(wanted, data, own, device, processes, init), resume, overwrite)
+                start = weights_to_resume(own) if resume else init
+                code = run_to_end(TrainingRun(wanted, data, own, device, processes, start), resume, overwrite)
                 if code:
                     print("the same command goes on with all seeds", file=sys.stderr)
                     return code
