@@ -16,12 +16,12 @@ from common.command import Parser, run
 from common.errors import UserError
 from scoring.weights import BUNDLED
 from webpage.checkpoints import ModelShelf
+from webpage.guard import THIS_COMPUTER
 from webpage.jobs import FileChecker
 from webpage.limits import PageLimits
 from webpage.page import Page
-from webpage.server import listening, serve_until_stopped, temporary_files
-
-THIS_COMPUTER = ("127.0.0.1", "localhost", "::1")
+from webpage.server import Address, listening, serve_until_stopped
+from webpage.storage import temporary_files
 
 
 def parse_arguments():
@@ -36,6 +36,7 @@ def parse_arguments():
     )
     add("--share", action="store_true", help="also at a public address of gradio's makers, who can then see everything")
     add("--auth", metavar="USER:PASS", help="ask visitors for this name and password")
+    add("--proxy", action="store_true", help="a proxy stands in front: believe its X-Forwarded-Host, -Proto and -For")
     add("--models", nargs="+", type=Path, default=[], metavar="DIR", help="more folders of checkpoints")
     add("--model", default=BUNDLED, metavar="LABEL", help="model that is selected at first (default: %(default)s)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device that is selected at first")
@@ -67,14 +68,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as on Ctrl-C
     limits = PageLimits(args.max_mb, args.max_minutes, args.keep_minutes)
     auth = tuple(args.auth.split(":", 1)) if args.auth else None
-    with temporary_files():
+    with temporary_files() as uploads:
         models = ModelShelf(args.models)
         if args.model not in models.checkpoints:
             raise UserError(f"--model {args.model}", "one of " + ", ".join(models.checkpoints), "no such label")
         page = Page(FileChecker(models, limits.recording_seconds), args.model, args.device, limits.keep_seconds)
-        with listening(page, args.server_name, args.port, limits.upload_bytes, auth, args.share):
+        address = Address(args.server_name, args.port, auth, args.share, args.proxy)
+        with listening(page, address, uploads, limits.upload_bytes):
             print(f"http://{args.server_name}:{args.port}", flush=True)
-            serve_until_stopped(page, args.model)
+            serve_until_stopped(page, args.model, uploads)
     return 0
 
 

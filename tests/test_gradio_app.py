@@ -511,6 +511,40 @@ def test_too_long_and_too_large(server, tmp_path):
 
 
 @pytest.mark.slow
+def test_foreign_requests_are_refused_and_broken_uploads_leave_nothing(server):
+    """The guard (test_guard.py) stands in front of gradio, and gradio's fragments are where it looks for them."""
+    import httpx
+
+    foreign = {"Origin": "http://evil.example"}
+    address, file = f"{server.url}/gradio_api/upload", {"files": ("x.wav", b"sound")}
+    assert httpx.post(address, files=file, headers=foreign).status_code == 403
+    assert httpx.post(address, files=file, headers={"Origin": server.url}).status_code == 200
+    forged = {"X-Forwarded-Host": "evil.example", "X-Gradio-Server": "http://evil.example"}
+    assert "evil" not in httpx.get(f"{server.url}/config", headers=forged).text
+    assert httpx.get(server.url, headers={"Host": "evil.example"}).status_code == 403
+    uploads = next(server.temporary.iterdir()) / "uploads"
+    head = "POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    part = '--b\r\nContent-Disposition: form-data; name="files"; filename="x.wav"\r\n\r\n'
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as broken:
+            broken.sendall(f"{head}Content-Length: 9999999\r\n\r\n{part}".encode() + bytes(1 << 20))
+            wait_until(lambda: fragments(uploads))
+        wait_until(lambda: not fragments(uploads))
+
+
+def fragments(uploads: Path) -> list[Path]:
+    """Unfinished uploads; gradio itself leaves empty files when it refuses an address."""
+    return [path for path in uploads.iterdir() if path.is_file() and path.stat().st_size]
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
 def test_twenty_at_once_get_their_own_results(server, folders, tmp_path):
     rng, paths = np.random.default_rng(0), [tmp_path / f"{number}.wav" for number in range(20)]
     for path in paths:

@@ -30,6 +30,7 @@ from scoring.weights import file_sha256
 from webpage.background import in_background
 from webpage.checkpoints import ModelShelf
 from webpage.formatting import duration
+from webpage.storage import full_disk_named
 
 PROGRESS_SECONDS = 0.4  # between two messages of a long job
 
@@ -87,7 +88,7 @@ def held_uploads(uploads: Sequence[Path]) -> Iterator[list[Path]]:
 
     They are hard links: gradio may remove its own names while the job is still running.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, full_disk_named(folder):
         held = []
         for number, upload in enumerate(uploads):
             path = Path(folder) / str(number) / Path(upload).name

@@ -15,6 +15,12 @@ JOB_QUEUE = {"concurrency_id": "jobs", "concurrency_limit": MAX_JOBS}  # gradio'
 MAX_QUEUE = 64  # visitors who wait; the page asks any others to come back later
 MAX_LOADED_MODELS = 2  # kept in memory, for all visitors: the one in use and the one it is compared with
 SILENT_CLIENT_SECONDS = 10  # clients silent for this long are dropped, and their jobs with them
+SILENT_UPLOAD_SECONDS = 30  # an upload that stands still for this long is dropped
+MAX_REQUEST_BYTES = 4 << 20  # of every request but an upload; 500 files are about 300 kB
+MAX_LOGINS = 5  # that fail; then the address is locked out until the first of them is this old:
+LOGIN_LOCK_SECONDS = 300
+LOGIN_DELAY_SECONDS = 1  # before the answer to a login that fails
+MAX_ADDRESSES = 10_000  # whose failed logins are remembered
 
 
 @dataclass(frozen=True)

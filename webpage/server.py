@@ -1,13 +1,11 @@
-"""The page's server: its temporary files, its start, and the model that is loaded before the first visitor needs it."""
+"""The page's server: its start, its cleaning, and the model that is loaded before the first visitor needs it."""
 
 import os
-import shutil
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
@@ -15,48 +13,49 @@ from common.escaping import printable
 from scoring.weights import OFFICIAL, checkpoint_path
 from webpage.examples import example_files
 from webpage.figures import figure_panels
+from webpage.guard import THIS_COMPUTER, Guard
 from webpage.jobs import held_uploads
 from webpage.page import STATIC, Page
 from webpage.settings import judge_options
+from webpage.storage import remove_old_uploads
+from webpage.upstream import note_upload_fragments
 
 FIRST_SCREEN_SECONDS = (
     3  # after the start, in which the first visitor's page loads; loading the model would slow it down
 )
 
 
-@contextmanager
-def temporary_files() -> Iterator[None]:
-    """Put uploads and everything else that the server writes into one temporary folder, and remove it at the end.
+@dataclass(frozen=True)
+class Address:
+    """Where the page is offered, and to whom."""
 
-    Call it before gradio is imported.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="aasist_"))
-    (folder / "jobs").mkdir()
-    tempfile.tempdir = str(folder / "jobs")
-    os.environ |= {"GRADIO_TEMP_DIR": str(folder / "uploads"), "GRADIO_ANALYTICS_ENABLED": "False"}
-    if not os.access(os.path.expanduser("~"), os.W_OK):  # matplotlib would use, and remove, a folder in here
-        os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    host: str
+    port: int
+    auth: tuple[str, str] | None = None  # name and password
+    share: bool = False  # also at an address of gradio's makers
+    behind_proxy: bool = False
 
 
 @contextmanager
-def listening(
-    page: Page, host: str, port: int, upload_bytes: int, auth: tuple[str, str] | None = None, public: bool = False
-) -> Iterator[None]:
+def listening(page: Page, address: Address, uploads: Path, upload_bytes: int) -> Iterator[None]:
     """Answer requests while the context lasts. Raises UserError when the port cannot be used.
 
-    upload_bytes: largest upload. public: also at an address of gradio's makers.
+    uploads: the folder that uploads go to; upload_bytes: the largest upload.
     """
+    from starlette.middleware import Middleware
+
+    note_upload_fragments()
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # uvicorn believes no proxy: the guard reads what one says
+    only_here = address.host in THIS_COMPUTER and not (address.share or address.behind_proxy)
+    guard = Middleware(Guard, behind_proxy=address.behind_proxy, this_computer=only_here, folder=uploads)
     try:
         page.blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=public,
-            auth=auth,
+            server_name=address.host,
+            server_port=address.port,
+            share=address.share,
+            auth=address.auth,
             max_file_size=upload_bytes,
+            app_kwargs={"middleware": [guard]},
             theme=_theme(page.gr),
             css=(STATIC / "page.css").read_text(encoding="utf-8"),
             footer_links=["api"],
@@ -68,7 +67,7 @@ def listening(
         )
     except OSError as error:
         found = "it is in use, or the address is not this computer's"
-        raise UserError(f"cannot listen on {host} port {port}", "a free port", found) from error
+        raise UserError(f"cannot listen on {address.host} port {address.port}", "a free port", found) from error
     try:
         yield
     finally:
@@ -86,11 +85,14 @@ def _theme(gr):
     )
 
 
-def serve_until_stopped(page: Page, model: str) -> None:
-    """Let the first page load, warm up, and wait for the signal that ends the command."""
+def serve_until_stopped(page: Page, model: str, uploads: Path) -> None:
+    """Let the first page load, warm up, and clean the folder of uploads until the signal that ends the command."""
     time.sleep(FIRST_SCREEN_SECONDS)
     warm_up(page, model)
-    threading.Event().wait()
+    interval, seconds = page.blocks.delete_cache
+    while True:
+        time.sleep(interval)
+        remove_old_uploads(uploads, seconds + 2 * interval)  # after gradio, which forgets only what it removes itself
 
 
 def warm_up(page: Page, model: str) -> None:

@@ -1,13 +1,16 @@
-"""The two places where the page changes what foreign code does; tests/test_webpage.py notices when that code moves.
+"""The three places where the page changes what foreign code does; tests/test_webpage.py notices when that code moves.
 
-Both were written for gradio 6.31. Try an update of gradio without them first: either may have become unnecessary.
+They were written for gradio 6.31. Try an update of gradio without them first: any may have become unnecessary.
 """
 
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from common.errors import UserError
+
+upload_fragments: ContextVar[list[str]] = ContextVar("upload_fragments")  # temporary files of the upload in progress
 
 
 def import_gradio():
@@ -59,3 +62,20 @@ def refuse_addresses(blocks) -> None:
 
     for block in blocks.blocks.values():
         block.async_move_resource_to_block_cache = files_only(block.async_move_resource_to_block_cache)
+
+
+def note_upload_fragments() -> None:
+    """Let gradio note the temporary files of each upload in `upload_fragments`.
+
+    Reason: it leaves them on the disk when an upload breaks off or the disk is full (`GradioMultiPartParser`).
+    """
+    from gradio import route_utils
+
+    make_file = route_utils.NamedTemporaryFile
+
+    def make_noted_file(*args, **options):
+        file = make_file(*args, **options)
+        upload_fragments.get([]).append(file.name)
+        return file
+
+    route_utils.NamedTemporaryFile = make_noted_file
