@@ -5,6 +5,7 @@
 Without torchrun there is one process, and nothing here takes time. torch is imported only if there are several.
 """
 
+import atexit
 import os
 import re
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ class Processes:
             store = distributed.PrefixStore(f"attempt {attempt}", next(rendezvous("env://", timeout=patience))[0])
             backend = "cpu:gloo,cuda:nccl" if nvidia else "gloo"
             distributed.init_process_group(backend, timeout=patience, store=store, rank=self.rank, world_size=self.size)
+            # Left to the interpreter's end, the group's threads can outlive what they use: "terminate called", SIGABRT.
+            atexit.register(distributed.destroy_process_group)
 
     @property
     def is_main(self) -> bool:
