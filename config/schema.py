@@ -105,6 +105,7 @@ class Config:
     # Vocoders of audio/vocoders.py; each makes a spoof of every bona fide training utterance.
     vocode: tuple[str, ...] = ()
     balance: tuple[Literal["key", "source", "attack", "speaker"], ...] = ()  # groups made equally frequent, nested
+    balance_power: float = 0.0  # a group's share grows with this power of its size; 0: equal, 1: as the trials are
     eval_all_best: bool = False  # also score eval whenever dev improves; no choice depends on it
     eval_output: str = "eval_scores_using_best_dev_model.txt"  # name of the score file that --eval writes
     cudnn_deterministic_toggle: bool = True
@@ -134,6 +135,7 @@ class Config:
         require(len(self.database_path) >= 1, "database_path", "one folder or more", "none")
         repeated = [name for names in (self.vocode, self.balance) for name in names if names.count(name) > 1]
         require(not repeated, "vocode or balance", "each name once", ", ".join(sorted(set(repeated))))
+        require(0 <= self.balance_power <= 1, "balance_power", "0 … 1", self.balance_power)
         changed = bool(self.augmentation or self.vocode)
         require(not (changed and self.cache == "gpu"), "cache", "ram with augmentation, which the CPU does", "gpu")
         require(self.crop_samples is None or self.crop_samples >= 1, "crop_samples", "1 or more", self.crop_samples)

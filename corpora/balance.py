@@ -20,23 +20,24 @@ def epoch_order(trials: Sequence[Trial], config: Config, epoch: int) -> np.ndarr
     """Trial indices (N,) of an epoch; seed and epoch alone decide.
 
     Every trial comes once or, with `config.balance`, every group equally often. Groups are equal at each level of
-    nesting: [key, attack] makes half of the epoch bona fide and divides the other half equally among the attacks.
+    nesting: [key, attack] makes half of the epoch bona fide and divides the other half equally among the attacks. With
+    `config.balance_power` above 0 a group's share grows with this power of its size; the two classes stay equal.
     """
     rng = np.random.default_rng((config.seed, epoch))
-    return _balanced(trials, config.balance, rng) if config.balance else rng.permutation(len(trials))
+    return _balanced(trials, config, rng) if config.balance else rng.permutation(len(trials))
 
 
-def balance_weights(trials: Sequence[Trial], balance: Sequence[str]) -> np.ndarray:
-    """(N,) weight of each trial when every group of `config.balance` weighs the same; the mean is 1."""
+def balance_weights(trials: Sequence[Trial], balance: Sequence[str], power: float = 0.0) -> np.ndarray:
+    """(N,) weight of each trial when the groups of `config.balance` have their shares; the mean is 1."""
     weights = np.empty(len(trials))
-    for fraction, members in _groups(trials, balance):
+    for fraction, members in _groups(trials, balance, power):
         weights[members] = fraction * len(trials) / len(members)
     return weights
 
 
-def _balanced(trials: Sequence[Trial], balance: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+def _balanced(trials: Sequence[Trial], config: Config, rng: np.random.Generator) -> np.ndarray:
     """Trial indices (N,) in random order, each group as often as its fraction says."""
-    groups, size = _groups(trials, balance), len(trials)
+    groups, size = _groups(trials, config.balance, config.balance_power), len(trials)
     fractions = np.array([fraction for fraction, _ in groups])
     edges = np.floor(np.cumsum([0.0, *fractions]) * size + rng.random()).astype(int)  # rounds fairly over epochs
     counts = np.diff(np.append(edges[:-1], edges[0] + size))
@@ -44,20 +45,24 @@ def _balanced(trials: Sequence[Trial], balance: Sequence[str], rng: np.random.Ge
     return rng.permutation(np.concatenate(drawn))
 
 
-def _groups(trials: Sequence[Trial], balance: Sequence[str]) -> list[tuple[float, list[int]]]:
+def _groups(trials: Sequence[Trial], balance: Sequence[str], power: float) -> list[tuple[float, list[int]]]:
     """(fraction of an epoch, trial indices) of each group."""
-    return _nested(range(len(trials)), [[getattr(trial, name) for name in balance] for trial in trials])
+    levels = [([getattr(trial, name) for trial in trials], 0.0 if name == "key" else power) for name in balance]
+    return _nested(range(len(trials)), levels)
 
 
-def _nested(members: Sequence[int], columns: list[list[str]], fraction: float = 1.0) -> list[tuple[float, list[int]]]:
-    """The groups by the first column, then within each by the next; together they have `fraction`."""
+def _nested(
+    members: Sequence[int], levels: Sequence[tuple[list[str], float]], fraction: float = 1.0
+) -> list[tuple[float, list[int]]]:
+    """The groups by the first level's column, then within each by the next; together they have `fraction`."""
+    if not levels:
+        return [(fraction, list(members))]
+    (column, power), *rest = levels
     groups = defaultdict(list)
     for member in members:
-        groups[tuple(columns[member][:1])].append(member)
-    if groups.keys() <= {()}:
-        return [(fraction, list(members))]
-    rest = {member: columns[member][1:] for member in members}
-    return [part for own in groups.values() for part in _nested(own, rest, fraction / len(groups))]
+        groups[column[member]].append(member)
+    total = sum(len(own) ** power for own in groups.values())
+    return [part for own in groups.values() for part in _nested(own, rest, fraction * len(own) ** power / total)]
 
 
 def _repeated(members: list[int], count: int, rng: np.random.Generator) -> np.ndarray:

@@ -99,7 +99,8 @@ def make_partition(name: str, table: Labels, files: Mapping[str, Path], source: 
     groups = dict(table.groups)
     speakers = [speaker or "-" for speaker in groups.pop("speaker", ["-"] * len(table.utt_id))]
     keys = np.where(table.is_bonafide, "bonafide", "spoof").tolist()
-    columns = zip(table.utt_id.tolist(), speakers, table.attack.tolist(), keys, strict=True)
+    sources = groups.get("source", [""] * len(speakers))
+    columns = zip(table.utt_id.tolist(), speakers, table.attack.tolist(), keys, sources, strict=True)
     return Partition(name, [Trial(*row) for row in columns], files, labels=source, groups=groups, **more)
 
 

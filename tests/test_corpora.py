@@ -143,6 +143,7 @@ LA21 = [fake("LA_E_9332881", "LA_0009", "A07"), real("LA_E_6866159", "LA_0020")]
 LA21 += [fake("LA_E_5464494", "LA_0041", "A08"), real("LA_E_1100001", "LA_0001")]
 DF21 = [fake("DF_E_2000011", "LA_0023", "A14"), fake("DF_E_2000013", "TEF2", "Task1-team20")]
 DF21 += [real("DF_E_2000024", "TGF1")]
+DF21 = [trial._replace(source=source) for trial, source in zip(DF21, ("asvspoof", "vcc2020", "vcc2020"), strict=True)]
 PA21 = [fake("PA_E_1000001", "PA_0010"), real("PA_E_1000002", "PA_0011"), real("PA_E_1000003", "PA_0012")]
 ALL5 = {
     "train": [fake("T_0000000000", "T_4850", "A05"), real("T_0000000007", "T_4850")],

@@ -317,8 +317,8 @@ def trials_of(*groups: tuple[str, str, int]) -> list[Trial]:
     ]
 
 
-def drawn(trials: list[Trial], balance: tuple[str, ...], epochs: int = 1) -> list[Trial]:
-    config = replace(CONFIG, balance=balance)
+def drawn(trials: list[Trial], balance: tuple[str, ...], epochs: int = 1, balance_power: float = 0.0) -> list[Trial]:
+    config = replace(CONFIG, balance=balance, balance_power=balance_power)
     return [trials[index] for epoch in range(epochs) for index in epoch_order(trials, config, epoch)]
 
 
@@ -338,6 +338,20 @@ def test_attacks_are_balanced_within_their_class():
 def test_sources_are_balanced_then_what_they_hold():
     counts = Counter((trial.source, trial.key) for trial in drawn(UNEVEN, ("source", "key")))
     assert counts == {("a", "bonafide"): 30, ("a", "spoof"): 30, ("b", "spoof"): 60}
+
+
+def test_a_power_lets_larger_groups_have_more_but_never_a_class():
+    attacks = {"A01": 60, "A02": 20, "A03": 30}
+    for power in (0.5, 1.0):
+        weights = balance_weights(UNEVEN, ("key", "attack"), power) / len(UNEVEN)
+        shares = {
+            name: sum(w for w, t in zip(weights, UNEVEN, strict=True) if t.attack == name) for name in ("-", *attacks)
+        }
+        total = sum(count**power for count in attacks.values())
+        expected = {name: count**power / total / 2 for name, count in attacks.items()}
+        assert shares == pytest.approx({"-": 1 / 2} | expected)
+    counts = Counter(trial.attack for trial in drawn(UNEVEN, ("key", "attack"), balance_power=1.0))
+    assert counts["-"] == 60 and counts["A01"] == pytest.approx(33, abs=1)
 
 
 def test_fractions_that_do_not_come_out_even_do_over_epochs():

@@ -45,7 +45,7 @@ def checkpoint_fields(
 ) -> dict:
     """The fields of a checkpoint. scores: (N,) of the dev partition in protocol order; dev: their metrics."""
     is_bonafide = data.is_bonafide("dev")
-    trial_weights = balance_weights(data.partitions["dev"].trials, config.balance)
+    trial_weights = balance_weights(data.partitions["dev"].trials, config.balance, config.balance_power)
     kinds = {"bonafide": scores[is_bonafide], "spoof": scores[~is_bonafide]}
     return {
         "config": to_dict(config),
