@@ -1,0 +1,133 @@
+"""Whisper-ASP: parity with transformers' encoder and feature extractor, published weights, statistics of frames."""
+
+import re
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from models.Whisper_ASP import MAX_FRAMES, AttentiveStatistics, LogMel, WhisperEncoder
+from models.whisper_weights import encoder_weights, read_ctranslate2
+
+SIZE = {"layers": 3, "hidden": 32, "heads": 4, "mels": 80}
+
+
+def encoder(**changes) -> WhisperEncoder:
+    torch.manual_seed(0)
+    return WhisperEncoder(**SIZE | changes).eval()
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """transformers' encoder with random weights, and ours with the same."""
+    transformers = pytest.importorskip("transformers")
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder as Encoder
+
+    torch.manual_seed(1)
+    config = transformers.WhisperConfig(
+        d_model=SIZE["hidden"], encoder_layers=3, encoder_attention_heads=4, encoder_ffn_dim=128, num_mel_bins=80
+    )
+    return Encoder(config).eval()
+
+
+def test_the_encoder_is_that_of_transformers(theirs):
+    ours = encoder()
+    ours.load_state_dict(encoder_weights({f"model.encoder.{k}": v for k, v in theirs.state_dict().items()}, 3))
+    mel = torch.randn(2, 80, 2 * MAX_FRAMES, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        expected = theirs(mel).last_hidden_state
+        torch.testing.assert_close(ours.encode(mel), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.positions, theirs.embed_positions.weight, rtol=0, atol=0)
+
+
+def test_the_spectrogram_is_that_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    x = 0.1 * np.random.default_rng(0).standard_normal(480_000).astype(np.float32)
+    x[200_000:] *= 1e-6  # the floor, 8 below the maximum
+    expected = transformers.WhisperFeatureExtractor()(x, sampling_rate=16_000, return_tensors="np").input_features
+    np.testing.assert_allclose(LogMel(80)(torch.from_numpy(x)[None]), expected, atol=1e-5)
+
+
+def test_every_input_gives_a_finite_spectrogram():
+    silence, shortest = torch.zeros(1, 8000), torch.full((1, 400), 0.5)
+    assert LogMel(80)(silence).unique().tolist() == [pytest.approx(-1.5)]
+    assert LogMel(80)(shortest).shape == (1, 80, 2) and LogMel(80)(shortest).isfinite().all()
+
+
+def openai_name(name: str) -> str:
+    """The name that OpenAI's checkpoints use."""
+    replaced = {
+        r"^layers\.": "blocks.",
+        r"self_attn_layer_norm": "attn_ln", r"final_layer_norm": "mlp_ln", r"^layer_norm": "ln_post",
+        r"self_attn\.q_proj": "attn.query", r"self_attn\.k_proj": "attn.key", r"self_attn\.v_proj": "attn.value",
+        r"self_attn\.out_proj": "attn.out", r"fc1": "mlp.0", r"fc2": "mlp.2",
+    }  # fmt: skip
+    for pattern, replacement in replaced.items():
+        name = re.sub(pattern, replacement, name)
+    return f"encoder.{name}"
+
+
+def test_openais_names_are_read():
+    state = encoder().state_dict()
+    published = {openai_name(name): tensor for name, tensor in state.items()}
+    published |= {"encoder.positional_embedding": torch.zeros(1500, 32), "decoder.ln.weight": torch.zeros(32)}
+    read = encoder_weights(published, 3)
+    assert read.keys() == state.keys() and all(torch.equal(read[name], state[name]) for name in state)
+    lower = encoder_weights(published, 2)
+    assert lower.keys() == encoder(layers=2).state_dict().keys()
+    with pytest.raises(UserError, match=r"no encoder of Whisper.*4 layers.*found 3 layers"):
+        encoder_weights(published, 4)
+
+
+def model_bin(state: dict[str, torch.Tensor], half: bool) -> bytes:
+    """CTranslate2's model.bin with these weights of the encoder."""
+    names = {
+        r"^layers\.(\d+)\.": r"layer_\1/", r"self_attn_layer_norm\.": "self_attention/layer_norm.",
+        r"final_layer_norm\.": "ffn/layer_norm.", r"self_attn\.out_proj": "self_attention/linear_1",
+        r"fc1": "ffn/linear_0", r"fc2": "ffn/linear_1",
+        r"norm\.weight": "norm/gamma", r"norm\.bias": "norm/beta", r"\.": "/",
+    }  # fmt: skip
+    tensors = {}
+    for name, tensor in state.items():
+        if found := re.fullmatch(r"layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)", name):
+            parts = [state.get(name.replace("q_proj", f"{part}_proj"), torch.zeros_like(tensor)) for part in "qkv"]
+            tensors[f"encoder/layer_{found[1]}/self_attention/linear_0/{found[2]}"] = torch.cat(parts)
+        elif not re.search(r"[kv]_proj", name):
+            for pattern, replacement in names.items():
+                name = re.sub(pattern, replacement, name)
+            tensors[f"encoder/{name}"] = tensor
+    text = lambda value: struct.pack("<H", len(value) + 1) + value.encode() + b"\0"  # noqa: E731
+    data = struct.pack("<I", 6) + text("WhisperSpec") + struct.pack("<II", 3, len(tensors))
+    for name, tensor in tensors.items():
+        values = tensor.numpy().astype(np.float16 if half else np.float32)
+        data += text(name) + struct.pack(f"<B{values.ndim}I", values.ndim, *values.shape)
+        data += struct.pack("<BI", 4 if half else 0, values.nbytes) + values.tobytes()
+    return data
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_ctranslate2s_file_is_read(tmp_path, half):
+    state = encoder().state_dict()
+    (tmp_path / "model.bin").write_bytes(model_bin(state, half))
+    read = encoder_weights(read_ctranslate2(tmp_path / "model.bin"), 3)
+    assert read.keys() == state.keys()
+    for name in state:
+        torch.testing.assert_close(read[name], state[name], rtol=1e-3 if half else 0, atol=1e-4 if half else 0)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\3\4" * 9, b"\6\0\0\0\4\0abc\0\1\0\0\0\xff\xff\xff\xff" + b"\1" * 99])
+def test_another_file_is_no_model_bin(tmp_path, data):
+    (tmp_path / "model.bin").write_bytes(data)
+    with pytest.raises(UserError, match=r"is no model.bin of CTranslate2"):
+        read_ctranslate2(tmp_path / "model.bin")
+
+
+def test_equal_weights_give_mean_and_standard_deviation():
+    pooling, x = AttentiveStatistics(6, 4), torch.randn(2, 50, 6, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.zeros_(pooling.score[2].weight)
+    with torch.inference_mode():
+        mean, deviation = pooling(x).chunk(2, dim=1)
+    torch.testing.assert_close(mean, x.mean(dim=1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(deviation, x.std(dim=1, correction=0), rtol=1e-3, atol=1e-4)
