@@ -4,7 +4,6 @@ python utils.py inspect models/weights/LCNN-mixed.pth
 """
 
 import hashlib
-import io
 import os
 import pickle
 import random
@@ -22,6 +21,9 @@ from torch import nn
 from common.command import Parser, run
 from common.errors import UserError
 from common.files import replacing
+from common.memory import read_regular
+from common.schema import is_plain
+from common.torch_files import TORCH_1_5, read_torch, zip_entries
 from config import Config, load_config
 from models import build_model
 from models.published import describe_unknown, read_published
@@ -31,6 +33,7 @@ from models.published import describe_unknown, read_published
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 CHECKPOINT_FORMAT = 1
+SLACK = 1_000_000  # elements of a model's tensors that are not in its checkpoint
 CONFIGS = Path(__file__).parent / "config"
 # Where other people's code keeps the weights in a checkpoint, and what it puts before their names: DataParallel and
 # AveragedModel, torch.compile, Lightning.
@@ -45,7 +48,7 @@ OTHER_FILES = {
     b"\x1f\x8b": "a gzip archive (unpack it first)",
     b"PAR1": "a Parquet file, no weights",
 }
-TORCH_1_5 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9"  # how files of torch before 1.6 begin
+MAX_BYTES = 64 << 30  # of a checkpoint; last.pth of the largest encoder, XLS-R 2B, has 35e9
 
 
 # ---------------------------------------------------------------------------------------------------- determinism
@@ -141,11 +144,11 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """A checkpoint's fields; of another project's file, bare or wrapped, {model: state dict, config: None}.
 
     Tensors are on the CPU; the file's `sha256` is added. Nothing in the file is executed, and reading it takes no more
-    memory than its size. Raises UserError when it is no checkpoint.
+    memory than twice its size (see `common.torch_files`). Raises UserError when it is no checkpoint, or damaged.
     """
     data = _read_checkpoint_file(path)
     try:
-        content = _read_safetensors(data) if _is_safetensors(data) else _read_torch(data)
+        content = _read_safetensors(data) if _is_safetensors(data) else read_torch(data)
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         found = f"a pickle of code ({code[1]}); ask for its state dict" if code else str(error).split("\n")[0][:200]
@@ -155,7 +158,9 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if "format" not in content:
         content = _foreign_checkpoint(content, path)
     elif content["format"] != CHECKPOINT_FORMAT or not {"model", "config"} <= content.keys():
-        raise UserError(f"checkpoint {path} has another format", CHECKPOINT_FORMAT, content["format"])
+        raise UserError(f"checkpoint {path} has another format", CHECKPOINT_FORMAT, str(content["format"])[:60])
+    else:
+        _require_types(content, path)
     return {**content, "sha256": hashlib.sha256(data).hexdigest()}
 
 
@@ -164,7 +169,14 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
     checkpoint = load_checkpoint(path)
     if checkpoint["config"] is None:
         checkpoint["config"] = {"model_config": recognise(checkpoint["model"], path)}
-    model = build_model(checkpoint["config"]["model_config"])
+    model_config = checkpoint["config"]["model_config"]
+    if model_config.get("encoder") and not model_config.get("encoder_config"):  # it would be downloaded
+        raise UserError(f"checkpoint {path} lacks the encoder's architecture", "model_config.encoder_config", "none")
+    elements = sum(x.numel() for x in checkpoint["model"].values() if isinstance(x, torch.Tensor))
+    try:
+        model = build_model(model_config, most=elements + SLACK)
+    except UserError as error:
+        raise UserError(f"checkpoint {path}: {error}") from error
     load_weights(model, checkpoint, path)
     return model.eval(), checkpoint
 
@@ -209,11 +221,9 @@ def _foreign_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> dic
         raise UserError(f"checkpoint {path} is not whole", "all tensors of its detector", f"none at {error}") from error
     if found is None:
         return {"model": weights, "config": None}
+    if found.note:
+        print(f"note: {path}: {found.note}", file=sys.stderr)
     return {"model": found.weights, "config": {"model_config": found.model_config}, "unused": found.unused}
-
-
-def _read_torch(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def _is_safetensors(data: bytes) -> bool:
@@ -236,14 +246,14 @@ def _read_checkpoint_file(path: str | os.PathLike) -> bytes:
     Raises UserError for other files, TorchScript and compressed entries.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path, MAX_BYTES)
         if _is_safetensors(data) or data.startswith(TORCH_1_5):
             return data
-        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
+        entries = zip_entries(data)
     except OSError as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror}") from error
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        found = next((what for head, what in OTHER_FILES.items() if data.lstrip().startswith(head)), error)
+        found = next((what for head, what in OTHER_FILES.items() if data[:99].lstrip().startswith(head)), error)
         raise UserError(f"cannot load checkpoint {path}", "a file of torch.save (zip)", found) from error
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         found = "TorchScript, which is code (where you trust it: torch.save(torch.jit.load(FILE).state_dict(), OTHER))"
@@ -251,6 +261,17 @@ def _read_checkpoint_file(path: str | os.PathLike) -> bytes:
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in entries):
         raise UserError(f"cannot load checkpoint {path}", "stored entries as torch.save writes", "compressed ones")
     return data
+
+
+def _require_types(content: dict[str, Any], path: str | os.PathLike) -> None:
+    """Raises UserError unless `config` and `model` are what the rest of the code takes them for."""
+    config, dev_eer = content["config"], content.get("dev_eer")
+    if not isinstance(content["model"], dict) or not (is_plain(config) and isinstance(config, dict)):
+        raise UserError(f"cannot load checkpoint {path}", "a dict of tensors, and a config of plain values", "others")
+    if not isinstance(config.get("model_config"), dict):
+        raise UserError(f"cannot load checkpoint {path}", "a config with model_config", "none")
+    if dev_eer is not None and not (type(dev_eer) is float and 0 <= dev_eer <= 1):
+        raise UserError(f"cannot load checkpoint {path}", "a dev_eer from 0 to 1", str(dev_eer)[:60])
 
 
 def bare_weights(content: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,15 @@ def parse(schema: type, values: Any, where: str = "") -> Any:
     return schema(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
 
 
+def is_plain(value: Any) -> bool:
+    """Whether it is text, a number, a boolean, None, or a list or dict of such."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or type(value) in (str, int, float, bool)
+
+
 def _convert(hint: Any, value: Any, name: str) -> Any:
     """`value` as the type `hint`, or UserError. "True" and "False", as in the official files, become booleans."""
     origin, args = get_origin(hint), get_args(hint)
