@@ -1,7 +1,7 @@
 """Weights of Whisper's encoder, as they are published, under the names of models/Whisper_ASP.py.
 
-Read are safetensors and checkpoints of transformers (`model.encoder.…`), OpenAI's own (`encoder.blocks.…`), and
-CTranslate2's model.bin (as faster-whisper uses it), whose layout is that of its `ModelSpec.save`.
+Known are the names of transformers (`model.encoder.…`), OpenAI's own (`encoder.blocks.…`), and those of CTranslate2's
+model.bin (as faster-whisper uses it), whose layout is that of its `ModelSpec.save`.
 """
 
 import re
@@ -64,6 +64,12 @@ def _split(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             tensors[name] = tensor
     return tensors
+
+
+def is_ctranslate2(path: str | Path) -> bool:
+    """Whether a file begins as CTranslate2's model.bin of Whisper does."""
+    with open(path, "rb") as file:
+        return b"WhisperSpec\0" in file.read(64)
 
 
 def read_ctranslate2(path: str | Path) -> dict[str, Tensor]:

@@ -2,14 +2,19 @@
 
 import re
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from common.errors import UserError
+from config import Config, to_dict
 from models.Whisper_ASP import MAX_FRAMES, AttentiveStatistics, LogMel, WhisperEncoder
 from models.whisper_weights import encoder_weights, read_ctranslate2
+from training.model import load_initial
+from utils import save_checkpoint
 
 SIZE = {"layers": 3, "hidden": 32, "heads": 4, "mels": 80}
 
@@ -131,3 +136,25 @@ def test_equal_weights_give_mean_and_standard_deviation():
         mean, deviation = pooling(x).chunk(2, dim=1)
     torch.testing.assert_close(mean, x.mean(dim=1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(deviation, x.std(dim=1, correction=0), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["model.bin", "openai.pt", "transformers.safetensors"])
+def test_training_starts_from_published_weights(tmp_path, form):
+    state = encoder().state_dict()
+    path = tmp_path / form
+    if form == "model.bin":
+        path.write_bytes(model_bin(state, half=False))
+    elif form == "openai.pt":
+        torch.save({"dims": {}, "model_state_dict": {openai_name(n): x for n, x in state.items()}}, path)
+    else:
+        save_file({f"model.encoder.{n}": x for n, x in state.items()}, path)
+    config = Config(
+        model_config={"architecture": "Whisper_ASP", "nb_samp": 8000, "hidden": 32, "heads": 4, "layers": 2}
+    )
+    model = load_initial(config, str(path))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.encoder.state_dict().items())
+    save_checkpoint(tmp_path / "ours.pth", {"config": to_dict(config), "model": model.state_dict()})
+    again = load_initial(config, str(tmp_path / "ours.pth"))
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+    with pytest.raises(UserError, match=r"no encoder of Whisper.*9 layers"):
+        load_initial(replace(config, model_config=config.model_config | {"layers": 9}), str(path))

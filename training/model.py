@@ -9,6 +9,7 @@ from common.errors import UserError
 from common.schema import require
 from config import Config
 from models import build_model
+from models.whisper_weights import encoder_weights, is_ctranslate2, read_ctranslate2
 from scoring.weights import locate
 from utils import load_checkpoint, load_weights
 
@@ -19,11 +20,18 @@ RESOLVED = frozenset({"encoder_config", "do_normalize", "layers", "fusion", "pre
 def load_initial(config: Config, weights: str | None) -> nn.Module:
     """The configured model, fresh or with weights (a file, or a name). Raises UserError when they do not fit.
 
-    An encoder is not downloaded when its architecture is stored with the weights.
+    An encoder is not downloaded when its architecture is stored with the weights. Whisper_ASP also takes Whisper's own
+    published weights, for its encoder; the other layers are fresh then.
     """
     if not weights:
         return build_model(config.model_config)
-    checkpoint = load_checkpoint(locate(weights))
+    path = locate(weights)
+    checkpoint = {"model": read_ctranslate2(path), "config": None} if is_ctranslate2(path) else load_checkpoint(path)
+    if config.model_config["architecture"] == "Whisper_ASP" and "out_layer.weight" not in checkpoint["model"]:
+        model = build_model(config.model_config)
+        encoder = encoder_weights(checkpoint["model"], len(model.encoder.layers))
+        load_weights(model.encoder, {"model": encoder}, weights)
+        return model
     known = (checkpoint["config"] or {}).get("model_config", {})
     same = known.get("encoder") in (None, config.model_config.get("encoder"))  # None: the detector's authors' file
     model = build_model({key: known[key] for key in RESOLVED & known.keys() if same} | config.model_config)
