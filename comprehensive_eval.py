@@ -78,14 +78,14 @@ def evaluate_on(eval_run: EvalRun, eval_set: EvalSet) -> int:
     """
     identity, folder = eval_run.identity(eval_set), eval_run.folder(eval_set)
     with exclusive(folder, wait=False):
-        scores, errors = score_eval_set(eval_run, eval_set, identity)
-        for error in errors.values():
+        scored = score_eval_set(eval_run, eval_set, identity)
+        for error in scored.errors.values():
             print(printable(f"error: {error}"), file=sys.stderr)
-        done = evaluate_run(eval_run, eval_set, scores)
-        report = write_results(eval_run, eval_set, identity, scores, errors, done)
+        done = evaluate_run(eval_run, eval_set, scored.scores)
+        report = write_results(eval_run, eval_set, identity, scored, done)
         print(f"{report}\nwritten to {printable(folder)}/", flush=True)
         draw_results(eval_run, eval_set, done)
-    return len(errors)
+    return len(scored.errors)
 
 
 def main() -> int:

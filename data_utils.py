@@ -26,6 +26,7 @@ from audio.vocoders import vocode
 from common.command import Parser, run
 from common.errors import UserError
 from common.escaping import printable
+from common.files import content_hash
 from common.pool import leave_signals_to_parent, workers_start
 from config import Config
 from corpora import packed
@@ -205,6 +206,15 @@ class SpeechDataset(Dataset):
         return samples[places].float() / packed.FULL_SCALE, [None] * len(indices)
 
 
+class HashedDataset(SpeechDataset):
+    """Batches with the SHA-256 of each trial's file, taken before it is read: a change meanwhile shows later."""
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Batch, list[str | None]]:
+        partition = self.waveforms.partition
+        hashes = [content_hash(partition.path(partition.trials[index])) for index in indices]
+        return super().__getitems__(indices), hashes
+
+
 class Loader(DataLoader):
     """A DataLoader that leaves torch's global generator alone and raises the UserErrors of its dataset unchanged."""
 
@@ -246,8 +256,9 @@ def _whole(batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | UserError:
     return next(filter(None, batch.errors), batch[:2])
 
 
-def _readable(batch: Batch) -> tuple[torch.Tensor, list[UserError | None]]:
-    return batch.crops[[error is None for error in batch.errors]], batch.errors
+def _readable(hashed: tuple[Batch, list[str | None]]) -> tuple[torch.Tensor, list[UserError | None], list[str | None]]:
+    batch, hashes = hashed
+    return batch.crops[[error is None for error in batch.errors]], batch.errors, hashes
 
 
 class ProcessPart(NamedTuple):
@@ -311,8 +322,8 @@ def score_loader(waveforms: Waveforms, length: int, config: Config, part: Proces
 
 
 def tolerant_loader(waveforms: Waveforms, length: int, num_workers: int, batches: Sequence[Sequence[int]]) -> Loader:
-    """Batches of the given trial indices: ((B, length) float32 of the readable ones, a UserError or None for each)."""
-    return Loader(SpeechDataset(waveforms, length), num_workers, batches, collate_fn=_readable)
+    """Batches of the given trials: (B, length) float32 of the readable ones; for each an error or None; file hashes."""
+    return Loader(HashedDataset(waveforms, length), num_workers, batches, collate_fn=_readable)
 
 
 # ------------------------------------------------------------------------------------------------------------ command

@@ -6,12 +6,15 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError
 from common.escaping import printable
+
+READERS, HASHED_FILES = 8, 1000  # threads that hash files, and the files that wait for them
 
 
 @contextmanager
@@ -37,9 +40,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(name)
     try:
         os.close(handle)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with naming(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         # mkstemp's 0600 would hide new results from the user's group
@@ -47,6 +51,17 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Turn an OSError that names no file, such as that of a full disk, into a UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or isinstance(error, BrokenPipeError):
+            raise
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def is_stream(path: str | os.PathLike) -> bool:
@@ -168,6 +183,13 @@ def content_hash(path: str | os.PathLike) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def content_hashes(paths: Sequence[str | os.PathLike]) -> Iterator[str | None]:
+    """`content_hash` of each file, read by several threads: on a network disk each file is a wait."""
+    with ThreadPoolExecutor(READERS) as readers:
+        for first in range(0, len(paths), HASHED_FILES):
+            yield from readers.map(content_hash, paths[first : first + HASHED_FILES])
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

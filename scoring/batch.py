@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from common.escaping import printable
-from common.files import content_hash, is_stream
+from common.files import content_hashes, is_stream
 from common.processes import Processes
 from plots.recording import PICTURED_SECONDS
 from scoring.audio_files import name_utterances, require_distinct
@@ -24,8 +23,6 @@ from scoring.detector import Detector, ScoredRecording
 from scoring.figure import save_figure
 from scoring.results import ResultsFile, process_part_path, write_csv, write_scores
 from scoring.verdict import VERDICT_WORDS, FileResult, Judge
-
-READERS, BLOCK = 8, 1000  # threads that read files to hash them, and the files that wait for them
 
 
 @dataclass(frozen=True)
@@ -117,16 +114,16 @@ def score_batch(
 
 def _outdated(document: ResultsFile, names: list[str]) -> set[str]:
     """The files whose result in the document is of other bytes, or an error that may be gone; notes count them."""
+    from tqdm import tqdm
+
     kept = [name for name in names if name in document.offsets]
     changed, failed = set(), set()
-    with ThreadPoolExecutor(READERS) as readers:  # on a network disk, each file is a wait
-        for first in range(0, len(kept), BLOCK):
-            block = kept[first : first + BLOCK]
-            for result, found in zip(document.read(block), readers.map(content_hash, block), strict=True):
-                if result["error"] is not None:
-                    failed.add(result["file"])
-                elif found is None or result.get("sha256") != found:
-                    changed.add(result["file"])
+    hashes = tqdm(content_hashes(kept), "check kept results", len(kept), delay=1, leave=False, disable=None)
+    for result, found in zip(document.read(kept), hashes, strict=True):
+        if result["error"] is not None:
+            failed.add(result["file"])
+        elif found is None or result.get("sha256") != found:
+            changed.add(result["file"])
     for files, what in ((changed, "changed since they were scored"), (failed, "could not be scored before")):
         if files:
             note = f"note: {len(files)} of the {len(kept)} files with a result in {document.path} {what}: scored anew"

@@ -17,7 +17,7 @@ from metrics.score_files import read_scores, write_scores
 from metrics.scores import Labels, Scores, listing
 from metrics.tables import format_comparison, format_latex_table, format_report
 from plots.evaluation import draw
-from scoring.eval_set import PARTIAL, EvalRun, EvalSet
+from scoring.eval_set import HASHES, PARTIAL, EvalRun, EvalSet, ScoredSet
 
 SEED = 1234  # of the bootstrap, as in evaluation.py
 
@@ -78,10 +78,9 @@ def scores_of(run: EvalRun, system: str, eval_set: EvalSet) -> Path:
     return path
 
 
-def write_results(
-    run: EvalRun, eval_set: EvalSet, identity: dict, scores: dict[str, float], errors: dict[str, str], done: EvalResults
-) -> str:
+def write_results(run: EvalRun, eval_set: EvalSet, identity: dict, scored: ScoredSet, done: EvalResults) -> str:
     """Write all files of the results folder but the figures; return the report."""
+    scores, hashes, errors = scored
     folder, names, attacks = run.folder(eval_set), eval_set.trials.utt_id, eval_set.trials.attack
     there = [row for row, name in enumerate(names.tolist()) if name in scores]
     keys, values = np.array(eval_set.keys())[there], [scores[name] for name in names[there].tolist()]
@@ -94,6 +93,7 @@ def write_results(
     metrics |= {**done.results[run.name], "all_rows": done.all_rows, "comparisons": done.comparisons}
     metrics["compared"] = {name: done.results[name] for name in run.compare}
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(folder / HASHES, "".join(f"{hashes[name]}  {name}\n" for name in names[there].tolist()))
     (folder / PARTIAL).unlink()  # last, so that a run that is killed before can go on
     return report
 

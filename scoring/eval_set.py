@@ -6,26 +6,29 @@ comprehensive_eval.py is the command; eval_results.py evaluates the scores.
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
 from common.escaping import printable
-from common.files import write_text
+from common.files import content_hashes, naming, write_text
 from corpora.open import KINDS
 from corpora.trials import Partition
 from corpora.waveforms import Waveforms
 from data_utils import preflight, tolerant_loader
+from metrics.column_files import require_plain
 from metrics.scores import Labels
 from metrics.tandem import AsvScores
 from scoring.detector import Detector
 from scoring.weights import file_sha256, locate
 
 PARTIAL = "scores.partial"  # the scores so far; removed when a run is complete
+HASHES = "audio.sha256"  # of the files that the scores are of: lines `hash utt_id`
 
 
 @dataclass(frozen=True)
@@ -86,32 +89,44 @@ class EvalRun:
         }
 
 
-def score_eval_set(run: EvalRun, eval_set: EvalSet, identity: dict) -> tuple[dict[str, float], dict[str, str]]:
-    """(scores, errors of unreadable files), both by utt_id. Each batch goes to the partial file when it is scored.
+class ScoredSet(NamedTuple):
+    """By utt_id: scores, the SHA-256 of each scored file, and the errors of unreadable ones."""
+
+    scores: dict[str, float]
+    hashes: dict[str, str]
+    errors: dict[str, str]
+
+
+def score_eval_set(run: EvalRun, eval_set: EvalSet, identity: dict) -> ScoredSet:
+    """Score what an earlier run has not scored. Each batch goes to the partial file when it is scored.
 
     A batch that is not in the partial file whole is scored again whole, so that a resumed run gives the same bits.
-    Raises UserError for a score that is not finite.
+    Raises UserError for a score that is not finite, and when the partial file cannot be written.
     """
     names, size, folder = eval_set.trials.utt_id.tolist(), run.batch_size, run.folder(eval_set)
-    scores, errors = resume(folder, identity), {}
+    scores, hashes = resume(folder, identity, eval_set.partition.files)
+    errors = {}
     batches = [list(range(start, min(start + size, len(names)))) for start in range(0, len(names), size)]
     to_do = [batch for batch in batches if not all(names[row] in scores for row in batch)]
     if not to_do:
-        return scores, errors
+        return ScoredSet(scores, hashes, errors)
     loader = tolerant_loader(Waveforms(eval_set.partition), run.detector.engine.nb_samp, run.num_workers, to_do)
     done = len(names) - sum(map(len, to_do))
     bar = tqdm(desc=eval_set.name, total=len(names), initial=done, unit="utt", disable=None)
-    with (folder / PARTIAL).open("a", encoding="utf-8") as file, bar:
-        for batch, (waveforms, problems) in zip(to_do, loader, strict=True):
+    with naming(folder / PARTIAL), (folder / PARTIAL).open("a", encoding="utf-8") as file, bar:
+        for batch, (waveforms, problems, found) in zip(to_do, loader, strict=True):
             errors |= {names[row]: str(problem) for row, problem in zip(batch, problems, strict=True) if problem}
-            readable = [names[row] for row, problem in zip(batch, problems, strict=True) if not problem]
-            values = run.detector.score([waveforms]).tolist() if readable else []
-            _require_finite(readable, values)
-            scores |= zip(readable, values, strict=True)
-            file.writelines(f"{name} {value!r}\n" for name, value in zip(readable, values, strict=True))
+            known = {
+                names[row]: f or "-" for row, problem, f in zip(batch, problems, found, strict=True) if not problem
+            }
+            values = run.detector.score([waveforms]).tolist() if known else []
+            _require_finite([*known], values)
+            scores |= zip(known, values, strict=True)
+            hashes |= known
+            file.writelines(f"{name} {known[name]} {value!r}\n" for name, value in zip(known, values, strict=True))
             file.flush()
             bar.update(len(batch))
-    return scores, errors
+    return ScoredSet(scores, hashes, errors)
 
 
 def _require_finite(names: list[str], values: list[float]) -> None:
@@ -119,34 +134,65 @@ def _require_finite(names: list[str], values: list[float]) -> None:
         raise UserError(f"bad score of {bad[0]}", "a finite number (is the checkpoint sound?)", "NaN or infinity")
 
 
-def resume(folder: Path, identity: dict) -> dict[str, float]:
-    """Scores by utt_id that an earlier run of the same `identity` left; starts the partial file with them."""
+def resume(folder: Path, identity: dict, files: Mapping[str, Path]) -> tuple[dict[str, float], dict[str, str]]:
+    """Scores and file hashes that an earlier run of the same `identity` left; starts the partial file with them.
+
+    files: by utt_id; scores of files that have changed since are left out, and a note counts them.
+    """
     partial, header = folder / PARTIAL, json.dumps(identity)
-    scores = {}
+    scores, hashes = {}, {}
     if partial.exists():
         first, *lines = partial.read_bytes().decode(errors="replace").split("\n")
         if first == header:
-            scores = _parse(lines[:-1])  # the last line is empty, or a killed run wrote only part of it
+            scores, hashes = _parse(lines[:-1])  # the last line is empty, or a killed run wrote only part of it
         else:
             note = f"note: {partial} is of another checkpoint or other trials: starting anew"
             print(printable(note), file=sys.stderr)
     elif _identity_of(folder) == identity:
-        scores = _parse((folder / "scores.txt").read_text(encoding="utf-8").splitlines())
-        print(printable(f"note: going on from the scores in {folder}; remove it to score anew"), file=sys.stderr)
-    write_text(partial, header + "\n" + "".join(f"{name} {value!r}\n" for name, value in scores.items()))
-    return scores
+        scores, hashes = _complete(folder)
+        note = "going on from the scores" if scores else f"starting anew: no {HASHES} says which audio was scored"
+        print(printable(f"note: {note} in {folder}{'; remove it to score anew' * bool(scores)}"), file=sys.stderr)
+    for name in _changed(folder, hashes, files):
+        del scores[name], hashes[name]
+    write_text(partial, header + "\n" + "".join(f"{name} {hashes[name]} {scores[name]!r}\n" for name in scores))
+    return scores, hashes
 
 
-def _parse(lines: Sequence[str]) -> dict[str, float]:
-    """Scores by utt_id from lines `utt_id … score`, up to the first damaged one."""
-    scores = {}
+def _changed(folder: Path, hashes: dict[str, str], files: Mapping[str, Path]) -> list[str]:
+    """The utterances whose file is no longer the one that was scored; a note counts them."""
+    paths = [files.get(name, "") for name in hashes]
+    found = tqdm(content_hashes(paths), "check scored files", len(paths), delay=1, leave=False, disable=None)
+    changed = [name for (name, scored), now in zip(hashes.items(), found, strict=True) if now != scored]
+    if changed:
+        note = f"note: {len(changed)} of {len(hashes)} files have changed since {folder} was made: scored anew"
+        print(printable(note), file=sys.stderr)
+    return changed
+
+
+def _parse(lines: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Scores and file hashes by utt_id from lines `utt_id hash score`, up to the first damaged one."""
+    scores, hashes = {}, {}
     for line in lines:
         try:
-            name, *_, value = line.split()
-            scores[name] = float(value)
+            name, sha256, value = line.split()
+            require_plain(value)
+            score = float(value)
         except ValueError:
             break
-    return scores
+        if not np.isfinite(score):
+            break
+        scores[name], hashes[name] = score, sha256
+    return scores, hashes
+
+
+def _complete(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """Scores and file hashes of the complete run in `folder`; none of an older version, which kept no hashes."""
+    try:
+        known = dict(line.split()[::-1] for line in (folder / HASHES).read_text(encoding="utf-8").splitlines())
+        scores = [line.split() for line in (folder / "scores.txt").read_text(encoding="utf-8").splitlines()]
+        return _parse(f"{name} {known[name]} {value}" for name, *_, value in scores)
+    except (OSError, ValueError, KeyError):
+        return {}, {}
 
 
 def _identity_of(folder: Path) -> dict | None:

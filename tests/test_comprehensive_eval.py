@@ -18,9 +18,9 @@ import plots.style
 from audio import reading
 from audio.chunks import fit
 from common.errors import PartFailed, UserError
-from common.files import exclusive
+from common.files import content_hash, exclusive
 from corpora.asvspoof import ASVspoof2019
-from scoring import eval_results
+from scoring import eval_results, eval_set
 from scoring.detector import Detector
 from scoring.eval_set import resume
 from scoring.weights import BUNDLED
@@ -88,7 +88,7 @@ def metrics_of(folder: Path) -> dict:
 def test_a_run_leaves_scores_metrics_table_and_figures(full_run, checkpoint, tiny_corpus):
     folder = full_run / "tiny" / "asvspoof2019"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"scores.txt", "results_summary.txt", "metrics.json", "table.tex", "plots"}
+    assert names == {"scores.txt", "audio.sha256", "results_summary.txt", "metrics.json", "table.tex", "plots"}
     figures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
     assert {path.name for path in (folder / "plots").iterdir()} == figures
     partition = ASVspoof2019(tiny_corpus, "LA").partition("eval")
@@ -157,12 +157,47 @@ def test_a_rerun_scores_only_what_is_new(command, tiny_corpus, tmp_path, scored,
 
 
 def test_damage_in_the_partial_file_ends_what_is_taken_from_it(tmp_path):
-    identity = {"checkpoint_sha256": "x"}
-    assert resume(tmp_path, identity) == {}
-    with (tmp_path / "scores.partial").open("ab") as file:
-        file.write(b"a 0.1\nb -2e-05\n\0\0\0\0\nc 3\n")
-    assert resume(tmp_path, identity) == {"a": 0.1, "b": -2e-05}
-    assert (tmp_path / "scores.partial").read_text() == '{"checkpoint_sha256": "x"}\na 0.1\nb -2e-05\n'
+    identity, files = {"checkpoint_sha256": "x"}, {}
+    for name in "abc":
+        files[name] = tmp_path / name
+        files[name].write_text(name)
+    lines = [f"{name} {content_hash(files[name])}" for name in "abc"]
+    assert resume(tmp_path, identity, files) == ({}, {})
+    for damage in ("\0\0\0\0", f"{lines[2]} nan", f"{lines[2]} ٣", f"{lines[2]} 1_0", "c 3.0"):
+        with (tmp_path / "scores.partial").open("ab") as file:
+            file.write(f"{lines[0]} 0.1\n{lines[1]} -2e-05\n{damage}\n{lines[2]} 3\n".encode())
+        assert resume(tmp_path, identity, files)[0] == {"a": 0.1, "b": -2e-05}
+        expected = f'{{"checkpoint_sha256": "x"}}\n{lines[0]} 0.1\n{lines[1]} -2e-05\n'
+        assert (tmp_path / "scores.partial").read_text() == expected
+
+
+def test_other_audio_is_scored_anew(command, folder, tmp_path, scored, capsys):
+    """After a complete run, under the time of the old file. Its whole batch is scored."""
+    run = ("--dataset", "folder", "--data_path", folder, "--batch_size", 4)
+    assert command(*run) == 0 and scored == [4] * 4
+    results, replaced = tmp_path / "results" / "tiny" / "speech", folder / "flac" / "u5.flac"
+    lines = (results / "scores.txt").read_text().splitlines()
+    assert (results / "audio.sha256").read_text().splitlines()[5] == f"{content_hash(replaced)}  u5"
+    before = replaced.stat()
+    shutil.copy(folder / "flac" / "u6.flac", replaced)
+    os.utime(replaced, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert command(*run) == 0 and scored[4:] == [4]
+    assert f"1 of 16 files have changed since {results} was made: scored anew" in capsys.readouterr().err
+    now = (results / "scores.txt").read_text().splitlines()
+    assert [old == new for old, new in zip(lines, now, strict=True)] == [number != 5 for number in range(16)]
+    assert float(now[5].split()[-1]) == pytest.approx(float(now[6].split()[-1]), abs=1e-5)
+    (results / "audio.sha256").unlink()
+    assert command(*run) == 0 and len(scored) == 9
+    assert "no audio.sha256 says which audio was scored" in capsys.readouterr().err
+
+
+def test_a_full_disk_names_the_file(command, folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(eval_set, "_require_finite", full)
+    with pytest.raises(UserError, match=r"cannot write .*scores\.partial: No space left on device"):
+        command("--dataset", "folder", "--data_path", folder, "--batch_size", 1)
 
 
 # -------------------------------------------------------------------------------------------------------- layouts
@@ -315,12 +350,8 @@ def test_a_figure_that_fails_costs_no_number(command, tiny_corpus, tmp_path, mon
         command("--dataset", 2019, "--data_path", tiny_corpus)
     assert "EER" in capsys.readouterr().out
     folder = tmp_path / "results" / "tiny" / "asvspoof2019"
-    assert {path.name for path in folder.iterdir()} == {
-        "scores.txt",
-        "results_summary.txt",
-        "metrics.json",
-        "table.tex",
-    }
+    names = {"scores.txt", "audio.sha256", "results_summary.txt", "metrics.json", "table.tex"}
+    assert {path.name for path in folder.iterdir()} == names
 
 
 def test_overlays_of_several_systems_keep_the_seven_names(full_run, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from common.files import naming
 from config import Config
 
 HEADER = f"{'epoch':>7} {'lr':>9} {'loss':>8} {'dev EER %':>10} {'dev t-DCF':>10} {'utt/s':>7} {'left':>8}"
@@ -51,7 +52,7 @@ class RunLog:
 
     def _append(self, name: str, text: str) -> None:
         if name in self.paths:
-            with self.paths[name].open("a", encoding="utf-8") as file:
+            with naming(self.paths[name]), self.paths[name].open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
 
     def start(self, config: Config, sizes: dict, init: str | None, device: torch.device, processes: int) -> None:

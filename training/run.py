@@ -221,7 +221,7 @@ def run_to_end(run: TrainingRun, resume: bool, overwrite: bool) -> int:
             print(printable(f"stopped; go on with: python main.py --resume {run.folder.path}"), file=sys.stderr)
             return 128 + stopped.signal
         except UserError as error:
-            with suppress(OSError):  # the error may be a full disk
+            with suppress(UserError):  # the error may be a full disk
                 if run.folder.log:
                     run.folder.log.event("error", message=str(error)[:1000])
             run.folder.discard_if_new()
