@@ -172,9 +172,10 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
     model_config = checkpoint["config"]["model_config"]
     if model_config.get("encoder") and not model_config.get("encoder_config"):  # it would be downloaded
         raise UserError(f"checkpoint {path} lacks the encoder's architecture", "model_config.encoder_config", "none")
-    elements = sum(x.numel() for x in checkpoint["model"].values() if isinstance(x, torch.Tensor))
+    tensors = [x.untyped_storage() for x in checkpoint["model"].values() if isinstance(x, torch.Tensor)]
+    size = sum({storage.data_ptr(): storage.nbytes() for storage in tensors}.values())
     try:
-        model = build_model(model_config, most=elements + SLACK)
+        model = build_model(model_config, most=size // 2 + SLACK)  # two bytes an element, or more
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error
     load_weights(model, checkpoint, path)

@@ -1,6 +1,7 @@
 """Architectures: `models/<architecture>.py` defines a class `Model`, and `build_model` finds it by name."""
 
 import math
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -22,15 +23,14 @@ def architectures() -> list[str]:
 def build_model(model_config: dict, most: int | None = None) -> nn.Module:
     """The `Model` of `model_config["architecture"]` with random weights from torch's generator.
 
-    most: elements of all its tensors together; by default as many as there is memory for.
-
+    most: elements of all its tensors together; in any case no more than there is memory for.
     Its attribute `model_config` is the given one, to which a model with an encoder adds the encoder's architecture.
     Raises UserError when the architecture is unknown or its configuration is wrong.
     """
     name = model_config.get("architecture")
     if name not in architectures():
         raise UserError("unknown model_config.architecture", f"one of {', '.join(architectures())}", repr(name)[:60])
-    with _Budget(available_memory() // 4 if most is None else most):
+    with _Budget(min(available_memory() // 4, sys.maxsize if most is None else most)):
         model = import_module(f"models.{name}").Model(model_config)
     model.model_config = getattr(model, "model_config", model_config)
     return model

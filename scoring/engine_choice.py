@@ -5,7 +5,15 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.escaping import printable
-from scoring.engines import Engine, TorchEngine, fastest_runtime, installed_runtimes, keep_freed_memory, open_exported
+from scoring.engines import (
+    Engine,
+    GuardedEngine,
+    TorchEngine,
+    fastest_runtime,
+    installed_runtimes,
+    keep_freed_memory,
+    open_exported,
+)
 from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx
 from scoring.onnx_files import exported_path
@@ -25,7 +33,7 @@ def load_engine(
     """
     path = Path(path)
     if path.suffix == ".onnx":
-        loaded = open_exported(path, engine, precision, device)
+        loaded = GuardedEngine(path, engine, precision, device)
         return loaded, loaded.card
     if engine == "auto":
         engine = _fastest_engine(path, precision, device)

@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from common.errors import UserError
+from common.limited import LimitedProcess
 from scoring.onnx_files import INSTALL, optional_package, read_exported
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+# What an .onnx file from anywhere may take: bytes, and seconds of processor time to open it and for each batch. Files
+# of export.py take a tenth; large ones get more.
+GUARDED_MEMORY, GUARDED_SECONDS = 4 << 30, 30
 RUNTIMES = {"openvino": "openvino", "onnx": "onnxruntime"}  # engine → package; the fastest first
 
 
@@ -167,6 +171,22 @@ def open_exported(
     if precision == "int8" and loaded.precision != "int8":
         raise UserError(f"{path} is fp32", "a file of export.py --int8", precision)
     return loaded
+
+
+class GuardedEngine:
+    """The engine of an .onnx file from anywhere, in a process of its own: such a file is a program of any length."""
+
+    FACTS = ("name", "precision", "device", "nb_samp", "batch_size", "card", "sha256")
+
+    def __init__(self, path: Path, engine: str, precision: str, device: str):
+        size = path.stat().st_size if path.is_file() else 0
+        bounds = {"memory": GUARDED_MEMORY + 8 * size, "seconds": GUARDED_SECONDS + (size >> 23)}
+        self._process = LimitedProcess(open_exported, path, engine, precision, device, facts=self.FACTS, **bounds)
+        vars(self).update(self._process.facts)
+
+    def logits(self, waveforms: "np.ndarray | Tensor") -> np.ndarray:
+        chunks = np.asarray(waveforms, np.float32)
+        return _by_batches(lambda batch: self._process.call("logits", batch), chunks, self.batch_size)
 
 
 def installed_runtimes() -> list[str]:

@@ -5,14 +5,21 @@ less time than torch takes to import.
 """
 
 import json
-import math
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.errors import UserError
+from common.schema import parse, require
 from metrics.calibration import Calibration
 from scoring.weights import KNOWN
+
+MAX_TEXT = 1000  # letters of each text
+MAX_DEV_SCORES = 5_000_000  # of each class
+MAX_SLOPE = 1e9  # of a calibration: more would make a probability of nothing
 
 
 @dataclass(frozen=True)
@@ -40,18 +47,38 @@ class ModelCard:
             ((name, known) for name, known in KNOWN.items() if known.sha256 == checkpoint["sha256"]),
             (Path(path).stem, None),
         )
-        corpus = f"{_folder_names(config['database_path'])} (track {config['track']})" if "track" in config else None
         fields = {key: checkpoint.get(key) for key in ("threshold", "calibration", "dev_scores")}
         if fields["threshold"] is not None:
             fields["threshold_source"] = "EER point on the dev set"
         elif known and known.threshold is not None:
             fields |= {"threshold": known.threshold, "threshold_source": "EER point of the published LA eval scores"}
-        if fields["calibration"] is not None:
-            fields["calibration"] = Calibration(**fields["calibration"])
-        if fields["dev_scores"] is not None:
-            fields["dev_scores"] = {key: scores.tolist() for key, scores in fields["dev_scores"].items()}
-        identity = {"sha256": checkpoint["sha256"], "model_config": config["model_config"]}
-        return cls(name, trained_on=known.trained_on if known else corpus, **identity, **fields)
+        identity = {"name": name, "sha256": checkpoint["sha256"], "model_config": config["model_config"]}
+        try:
+            trained_on = known.trained_on if known else _training_data(config)
+            return cls.of_values(identity | fields | {"trained_on": trained_on})
+        except UserError as error:
+            raise UserError(f"checkpoint {path}: {error}") from error
+
+    @classmethod
+    def of_values(cls, values: dict[str, Any]) -> "ModelCard":
+        """The card of plain values, from whatever kind of file; dev scores may be tensors.
+
+        Raises UserError when one is missing, of another type, too long or not finite, so that a bad file fails when it
+        is read, not when a number is needed.
+        """
+        scores, calibration = values.get("dev_scores"), values.get("calibration")
+        card = parse(cls, values | {"dev_scores": None, "calibration": None})
+        texts = (card.name, card.sha256, card.threshold_source, card.trained_on or "")
+        require(all(len(text) <= MAX_TEXT for text in texts), "name or trained_on", f"up to {MAX_TEXT} letters", "more")
+        if calibration is not None:
+            fits = isinstance(calibration, dict) and calibration.keys() == {"a", "b"}
+            fits = fits and all(type(x) in (int, float) and abs(x) <= MAX_SLOPE for x in calibration.values())
+            require(fits, "calibration", f"numbers a and b up to {MAX_SLOPE:g}", str(calibration)[:60])
+            calibration = Calibration(**calibration)
+        if scores is not None:
+            require(isinstance(scores, dict), "dev_scores", "bonafide and spoof", str(scores)[:60])
+            scores = {key: _finite_numbers(scores.get(key), f"dev_scores.{key}") for key in ("bonafide", "spoof")}
+        return replace(card, calibration=calibration, dev_scores=scores)
 
     def to_json(self) -> str:
         """One JSON object, for the metadata of an exported model."""
@@ -63,25 +90,33 @@ class ModelCard:
         """Raises UserError when `text` is no card."""
         try:
             values = json.loads(text)
-            calibration = values["calibration"] and Calibration(**values["calibration"])
-            card = cls(**values | {"calibration": calibration})
-            card._check_types()
-            return card
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            require(isinstance(values, dict), "the card", "a mapping of keys", text[:60])
+            return cls.of_values(values)
+        except (ValueError, RecursionError, UserError) as error:
             raise UserError("no model card", "JSON as ModelCard.to_json writes", error) from error
 
-    def _check_types(self) -> None:
-        """Raises TypeError or KeyError, so that a bad file fails when it is read, not when a number is needed."""
-        texts = (self.name, self.sha256, self.threshold_source, self.trained_on or "")
-        scores = [*self.dev_scores["bonafide"], *self.dev_scores["spoof"]] if self.dev_scores else []
-        numbers = (self.threshold or 0, *(self.calibration or ()), *scores)
-        if not all(isinstance(text, str) for text in texts) or not isinstance(self.model_config, dict):
-            raise TypeError("a value that should be text is not")
-        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-            raise TypeError("a value that should be a finite number is not")
+
+def _finite_numbers(values: Any, name: str) -> list[float]:
+    """A list, or a tensor on the CPU, as Python's numbers."""
+    is_short = hasattr(values, "__len__") and len(values) <= MAX_DEV_SCORES
+    with suppress(TypeError, ValueError, RuntimeError):  # of lists in lists, and of types that NumPy lacks
+        array = np.asarray(values if is_short else None)
+        if array.ndim == 1 and (array.dtype.kind in "fiu" or not len(array)) and np.isfinite(array).all():
+            return array.tolist()
+    raise UserError(f"bad value of '{name}'", f"up to {MAX_DEV_SCORES} finite numbers", str(values)[:60])
 
 
-def _folder_names(database_path: str | list[str]) -> str:
+def _training_data(config: dict[str, Any]) -> str | None:
+    """The data sets and the track of a training configuration; None where it is none."""
+    if "track" not in config:
+        return None
+    given = config.get("database_path")
+    paths = [given] if isinstance(given, str) else given  # a string in older checkpoints
+    fits = isinstance(paths, list) and all(isinstance(path, str) for path in paths)
+    require(fits, "database_path", "folders", str(given)[:60])
+    return f"{_folder_names(paths)} (track {config['track']})"
+
+
+def _folder_names(paths: list[str]) -> str:
     """The names of the data sets' folders, from KIND:PATH each or, in older checkpoints, one path."""
-    paths = [database_path] if isinstance(database_path, str) else database_path
     return " + ".join(Path(path.partition(":")[2] or path).name for path in paths)

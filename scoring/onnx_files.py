@@ -4,6 +4,7 @@ The files come from anywhere, so they are checked before a runtime sees them: th
 their chunks, and that they refer to no other file.
 """
 
+import hashlib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from common.errors import UserError
+from common.memory import read_regular
 from scoring.model_card import ModelCard
 from scoring.weights import weights_folder
 
@@ -34,14 +36,12 @@ def exported_path(sha256: str, precision: str = "fp32") -> Path:
 
 
 def read_exported(path: str | Path) -> ExportedModel:
-    """Read a file without running it. Raises UserError when it is not of `write_exported`, or needs other files."""
+    """Read a file without running it. Raises UserError when it is not of `write_exported`, damaged, or may not end."""
     onnx = optional_package("onnx")
     from google.protobuf.message import DecodeError
 
     try:
-        if Path(path).stat().st_size > MAX_BYTES:
-            raise UserError(f"cannot load model {path}", f"at most {MAX_BYTES} bytes", "more")
-        data = Path(path).read_bytes()
+        data = read_regular(path, MAX_BYTES)
         model = onnx.load_model_from_string(data)
     except OSError as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror}") from error
@@ -50,6 +50,7 @@ def read_exported(path: str | Path) -> ExportedModel:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if "aasist" not in metadata:
         raise UserError(f"{path} carries no model card", "a file that export.py made", "none in its metadata")
+    _require_sound(model, metadata, data, path)
     if any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(model)):
         raise UserError(f"cannot load model {path}", "all tensors inside", "a reference to another file")
     nb_samp = model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value if model.graph.input else 0
@@ -62,8 +63,11 @@ def write_exported(data: bytes, card: ModelCard, precision: str, path: Path) -> 
     """Write the ONNX model `data` with the card in its metadata."""
     onnx = optional_package("onnx")
     model = onnx.load_model_from_string(data)
-    onnx.helper.set_model_props(model, {"aasist": card.to_json(), "precision": precision})
-    path.write_bytes(model.SerializeToString())
+    model.ClearField("metadata_props")
+    body, facts = model.SerializeToString(), onnx.ModelProto()
+    digest = {"body_bytes": str(len(body)), "body_sha256": hashlib.sha256(body).hexdigest()}
+    onnx.helper.set_model_props(facts, {"aasist": card.to_json(), "precision": precision} | digest)
+    path.write_bytes(body + facts.SerializeToString())  # a reader of such messages joins them
 
 
 def optional_package(name: str) -> ModuleType:
@@ -72,6 +76,17 @@ def optional_package(name: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         raise UserError(f"the package {name} is missing", INSTALL, error) from error
+
+
+def _require_sound(model, metadata: dict[str, str], data: bytes, path: str | Path) -> None:
+    """Raises UserError when a bit has flipped since `write_exported`, or the graph has loops, which may never end."""
+    if "body_sha256" in metadata:  # older files have none
+        size = int(metadata["body_bytes"]) if metadata.get("body_bytes", "").isdecimal() else 0
+        if hashlib.sha256(data[:size]).hexdigest() != metadata["body_sha256"]:
+            raise UserError(f"cannot load model {path}", "the bytes that export.py wrote", "others: it is damaged")
+    attributes = (attribute for node in model.graph.node for attribute in node.attribute)
+    if model.functions or any(attribute.HasField("g") or attribute.graphs for attribute in attributes):
+        raise UserError(f"cannot load model {path}", "a graph without loops, branches and functions", "one with them")
 
 
 def _tensors(message) -> Iterator:

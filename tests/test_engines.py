@@ -18,7 +18,7 @@ from corpora.asvspoof import ASVspoof2019
 from models import build_model
 from scoring import engine_choice, engines, onnx_export
 from scoring.engine_choice import load_engine
-from scoring.engines import OnnxEngine, OpenVinoEngine, TorchEngine
+from scoring.engines import OnnxEngine, OpenVinoEngine, TorchEngine, open_exported
 from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx, largest_difference, probe_waveforms
 from scoring.onnx_files import exported_path, read_exported
@@ -56,8 +56,11 @@ def python(code: str, *arguments: object) -> subprocess.CompletedProcess:
 
 
 def changed(path: Path, change, tmp_path: Path) -> Path:
-    """A copy of an exported model, after `change` has modified it."""
+    """A copy of an exported model, after `change` has modified it and somebody has removed the hash of its bytes."""
     model = onnx.load(path)
+    kept = [entry for entry in model.metadata_props if not entry.key.startswith("body_")]
+    model.ClearField("metadata_props")
+    model.metadata_props.extend(kept)
     change(model)
     (tmp_path / "changed.onnx").write_bytes(model.SerializeToString())
     return tmp_path / "changed.onnx"
@@ -204,8 +207,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tiny_onnx,
 import sys
 sys.modules |= dict.fromkeys(sys.argv[3:])
 from common.command import run
-from scoring.engine_choice import load_engine
-run(lambda: print(load_engine(sys.argv[1], sys.argv[2])))"""
+from scoring.engines import open_exported
+run(lambda: print(open_exported(sys.argv[1], sys.argv[2])))"""
     done = python(code, tiny_onnx, engine, *missing)
     assert done.returncode == 2
     assert words in done.stderr and "pip install -r requirements-export.txt" in done.stderr
@@ -216,8 +219,8 @@ def test_auto_takes_what_is_installed(tiny_onnx):
     code = """
 import sys
 sys.modules["openvino"] = None
-from scoring.engine_choice import load_engine
-print(load_engine(sys.argv[1])[0].name)"""
+from scoring.engines import open_exported
+print(open_exported(sys.argv[1]).name)"""
     assert python(code, tiny_onnx).stdout == "onnx\n"
 
 
@@ -245,7 +248,7 @@ def test_a_truncated_or_flipped_file_ends_in_one_error_or_in_numbers(tiny_onnx, 
         damaged[rng.integers(len(damaged))] ^= 255
         (tmp_path / "bad.onnx").write_bytes(damaged)
         with suppress(UserError):
-            assert load_engine(tmp_path / "bad.onnx")[0].logits(probe_waveforms(NB_SAMP)).shape == (3, 2)
+            assert open_exported(tmp_path / "bad.onnx").logits(probe_waveforms(NB_SAMP)).shape == (3, 2)
 
 
 def test_a_model_without_a_card_is_refused(tiny_onnx, tmp_path):
@@ -281,6 +284,44 @@ def test_a_chunk_of_petabytes_is_refused(tiny_onnx, tmp_path):
 
     with pytest.raises(UserError, match="chunks of 1 to"):
         load_engine(changed(tiny_onnx, blow, tmp_path))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_flipped_bit_is_noticed(tiny_onnx, tmp_path, number):
+    data = bytearray(tiny_onnx.read_bytes())
+    data[len(data) * (number + 1) // 6] ^= 1 << number
+    (tmp_path / "flipped.onnx").write_bytes(data)
+    with pytest.raises(UserError, match="it is damaged"):
+        open_exported(tmp_path / "flipped.onnx")
+
+
+def test_a_loop_is_refused(tiny_onnx, tmp_path):
+    def loop(model):
+        node = model.graph.node.add(op_type="Loop")
+        node.attribute.add(name="body").g.name = "body"
+
+    with pytest.raises(UserError, match="without loops"):
+        open_exported(changed(tiny_onnx, loop, tmp_path))
+
+
+@pytest.mark.parametrize("bound", ["time", "memory"])
+def test_a_model_without_end_or_measure_ends_with_one_line(tiny_onnx, tmp_path, monkeypatch, bound):
+    def multiply(model):  # 20 times a product of matrices of 4000 x 4000; or one of 64 GiB
+        size = np.array([4000, 4000] if bound == "time" else [1 << 17, 1 << 17])
+        model.graph.initializer.append(onnx.numpy_helper.from_array(size, "size"))
+        model.graph.node.add(op_type="Shape", input=["waveforms"], output=["shape"])
+        model.graph.node.add(op_type="Sub", input=["shape", "shape"], output=["zeros"])
+        model.graph.node.add(op_type="Add", input=["zeros", "size"], output=["wanted"])
+        model.graph.node.add(op_type="ConstantOfShape", input=["wanted"], output=["product0"])
+        for n in range(20):
+            model.graph.node.add(op_type="MatMul", input=[f"product{n}", "product0"], output=[f"product{n + 1}"])
+        model.graph.node.add(op_type="ReduceSum", input=["product20"], output=["sum"])
+        model.graph.node.add(op_type="Add", input=["logits", "sum"], output=["more"])
+        model.graph.output[0].name = "more"
+
+    monkeypatch.setattr(engines, "GUARDED_SECONDS", 1 if bound == "time" else 30)
+    with pytest.raises(UserError, match="1 s for a call, found more" if bound == "time" else "cannot run"):
+        load_engine(changed(tiny_onnx, multiply, tmp_path), "onnx")[0].logits(probe_waveforms(NB_SAMP))
 
 
 # ------------------------------------------------------------------------------------------------------- exporting

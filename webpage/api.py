@@ -32,7 +32,7 @@ class ScoringApi:
         """The labels that `/score` takes, and what is known about each checkpoint."""
         models = self.checker.models
         models.refresh()
-        return {label: models.describe(label) for label in models.checkpoints}
+        return {label: fact for label in models.checkpoints if (fact := models.describe(label))}
 
     def score(
         self,

@@ -1,12 +1,16 @@
 """The checkpoints that visitors may choose: found on the server, described, and loaded when they are first used."""
 
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from common.errors import UserError
+from common.escaping import printable
+from common.limited import LimitedProcess
 from scoring.detector import Detector
+from scoring.engines import GUARDED_MEMORY, GUARDED_SECONDS
 from scoring.model_card import ModelCard
 from scoring.onnx_files import read_exported
 from scoring.weights import KNOWN, checkpoint_path, locate, weights_folder
@@ -35,13 +39,24 @@ def find_checkpoints(folders: Sequence[Path]) -> dict[str, str]:
 
 
 @cache
-def read_card(path: Path, modified: int) -> tuple[ModelCard, float | None]:
-    """The card of a checkpoint, and its dev EER if it has one. Raises UserError.
+def read_card(path: Path, modified: int) -> tuple[ModelCard, float | None] | Exception:
+    """The card of a checkpoint, and its dev EER if it has one; or why it has none, which goes to the server's log.
 
     modified: when the file was written, so that a file that changes is read again.
     """
+    try:
+        return _read_card(path)
+    except Exception as error:  # whatever one file does, the others stay on offer
+        reason = f"{'' if isinstance(error, UserError) else f'{type(error).__name__}: '}{error}"
+        print(printable(f"note: not among the models: {path}: {reason}"), file=sys.stderr)
+        return error
+
+
+def _read_card(path: Path) -> tuple[ModelCard, float | None]:
     if path.suffix == ".onnx":
-        return read_exported(path).card, None
+        guarded = LimitedProcess(read_exported, path, facts=("card",), memory=GUARDED_MEMORY, seconds=GUARDED_SECONDS)
+        guarded.close()
+        return guarded.facts["card"], None
     from utils import load_model
 
     _, checkpoint = load_model(path)
@@ -60,24 +75,25 @@ class ModelShelf:
         """Look for checkpoints again."""
         self.checkpoints = find_checkpoints(self.folders)
 
-    def describe(self, label: str) -> str:
-        """What is known about a checkpoint, in one line."""
+    def describe(self, label: str) -> str | None:
+        """What is known about a checkpoint, in one line; None if it cannot be used."""
         checkpoint = self.checkpoints.get(label, "")
         path = checkpoint_path(checkpoint) if checkpoint in KNOWN else Path(checkpoint)
         if not path.is_file():
             return "official checkpoint; downloaded when it is first used"
-        try:
-            card, eer = read_card(path, path.stat().st_mtime_ns)
-        except UserError:
-            return "cannot be read as a checkpoint"
+        found = read_card(path, path.stat().st_mtime_ns)
+        if isinstance(found, Exception):
+            return None
+        card, eer = found
         facts = [f"trained on {card.trained_on}" if card.trained_on else "training data unknown"]
-        facts += [f"dev EER {100 * float(eer):.2f} %"] if eer is not None else []
+        facts += [f"dev EER {100 * eer:.2f} %"] if eer is not None else []
         facts += ["no threshold: give your own"] if card.threshold is None else []
         return ", ".join(facts)
 
     def choices(self) -> list[tuple[str, str]]:
-        """(text, label) for a list on the page; reads every checkpoint that is new."""
-        return [(f"{short_label(label)} — {self.describe(label)}", label) for label in self.checkpoints]
+        """(text, label) for a list on the page; reads every checkpoint that is new, and leaves out what is none."""
+        facts = {label: self.describe(label) for label in self.checkpoints}
+        return [(f"{short_label(label)} — {fact}", label) for label, fact in facts.items() if fact]
 
     def detector(self, label: str, device: str) -> Detector:
         """The detector of a label, loaded once. Raises UserError."""
