@@ -27,7 +27,7 @@ class ModelCard:
     """The origin of weights and the meaning of their scores; None: not known.
 
     calibration: maps a score to an LLR. dev_scores: {"bonafide": […], "spoof": […]}, from which any operating point
-    follows.
+    follows; dev_scores_of says which trials they are of.
     """
 
     name: str  # the official name, or the file's
@@ -38,6 +38,7 @@ class ModelCard:
     threshold_source: str = "none known for these weights; give one with --threshold"
     calibration: Calibration | None = None
     dev_scores: dict[str, list[float]] | None = None
+    dev_scores_of: str = "the dev set"
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any], path: str | Path) -> "ModelCard":
@@ -48,8 +49,9 @@ class ModelCard:
             (Path(path).stem, None),
         )
         fields = {key: checkpoint.get(key) for key in ("threshold", "calibration", "dev_scores")}
+        fields["dev_scores_of"] = checkpoint.get("dev_scores_of", cls.dev_scores_of)
         if fields["threshold"] is not None:
-            fields["threshold_source"] = "EER point on the dev set"
+            fields["threshold_source"] = f"EER point on {fields['dev_scores_of']}"
         elif known and known.threshold is not None:
             fields |= {"threshold": known.threshold, "threshold_source": "EER point of the published LA eval scores"}
         identity = {"name": name, "sha256": checkpoint["sha256"], "model_config": config["model_config"]}
@@ -68,7 +70,7 @@ class ModelCard:
         """
         scores, calibration = values.get("dev_scores"), values.get("calibration")
         card = parse(cls, values | {"dev_scores": None, "calibration": None})
-        texts = (card.name, card.sha256, card.threshold_source, card.trained_on or "")
+        texts = (card.name, card.sha256, card.threshold_source, card.dev_scores_of, card.trained_on or "")
         require(all(len(text) <= MAX_TEXT for text in texts), "name or trained_on", f"up to {MAX_TEXT} letters", "more")
         if calibration is not None:
             fits = isinstance(calibration, dict) and calibration.keys() == {"a", "b"}
