@@ -25,7 +25,7 @@ class LimitedProcess:
     """
 
     def __init__(self, make: Callable, *arguments: Any, facts: Sequence[str], memory: int, seconds: int):
-        self.what = f"{arguments[0]} cannot be used"
+        self.what, self.patience = f"{arguments[0]} cannot be used", 10 * seconds
         self.bounds = f"at most {memory >> 20:,} MiB, and {seconds} s for a call"
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
@@ -47,6 +47,8 @@ class LimitedProcess:
         self.process.join()
 
     def _receive(self) -> Any:
+        if not self.pipe.poll(self.patience):  # it waits for what never comes, which takes no processor time
+            self.process.kill()
         try:
             result = self.pipe.recv()
         except (EOFError, OSError) as error:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.errors import UserError
+from common.schema import require
 
 
 def available_memory() -> int:
@@ -45,3 +46,10 @@ def read_regular(path: str | os.PathLike, most: int) -> bytes:
         raise UserError(f"cannot read {path}", f"at most {most:,} bytes here", f"{status.st_size:,}")
     with open(path, "rb") as file:
         return file.read(status.st_size)
+
+
+def require_memory(values: int, name: str) -> None:
+    """Raises UserError about `name` when there is no memory for so many fp32 `values` and as many of the next layer."""
+    available = available_memory()
+    found = f"{min(values, 10**300):.1e} values"
+    require(8 * values <= available, name, f"what fits into {available >> 20:,} MiB", found)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.memory import require_memory
 from common.schema import parse, require
 
 from .layers import (
@@ -30,6 +31,7 @@ from .layers import (
     are_filters,
     attention_vector,
     fp32,
+    graph_values,
     output_layer,
     over_nodes,
 )
@@ -56,6 +58,7 @@ class GraphConfig:
         require(are_ratios, "model_config.pool_ratios", "3 or 4 values in (0, 1]", ratios)
         are_temperatures = len(temperatures) in (3, 4) and all(t > 0 for t in temperatures)
         require(are_temperatures, "model_config.temperatures", "3 or 4 values above 0", temperatures)
+        require_memory(graph_values(self.filts, max(self.gat_dims), self.nb_samp), "model_config")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class ModelConfig:
     output: str = "linear"  # see layers.output_layer
 
     def __post_init__(self):
-        require(len(self.members) >= 2, "model_config.members", "two or more", len(self.members))
+        require(2 <= len(self.members) <= 100, "model_config.members", "2 … 100", len(self.members))
 
 
 class Model(nn.Module):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.memory import require_memory
 from common.schema import parse, require
 
 from .layers import SAMPLE_RATE, fp32, output_layer, random_band
@@ -44,6 +45,8 @@ class ModelConfig:
         require(even, "model_config.channels", "four values above 0, the last of them even", self.channels)
         shortest = 15 * LFCC.HOP  # 16 frames: four poolings by 2 leave one
         require(self.nb_samp >= shortest, "model_config.nb_samp", f"{shortest} or more", self.nb_samp)
+        values = (2 * max(self.channels) * 3 * self.nb_filters + 2 * LFCC.FFT) * (self.nb_samp // LFCC.HOP)
+        require_memory(values, "model_config")
 
 
 class Model(nn.Module):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.memory import require_memory
 from common.schema import parse, require
 
 from .layers import ResidualBlock1d, SincBank, fp32, output_layer
@@ -40,11 +41,13 @@ class ModelConfig:
         require(_are_filters(self.filts), "model_config.filts", filts, self.filts)
         require(self.in_channels == 1, "model_config.in_channels", "1 (a waveform)", self.in_channels)
         require(self.nb_classes == 2, "model_config.nb_classes", "2 (spoof, bona fide)", self.nb_classes)
-        require(all(n > 0 for n in self.blocks), "model_config.blocks", "two values above 0", self.blocks)
+        require(all(0 < n <= 64 for n in self.blocks), "model_config.blocks", "two values, 1 … 64", self.blocks)
         for name in ("first_conv", "nb_fc_node", "gru_node", "nb_gru_layer"):
             require(getattr(self, name) >= 1, f"model_config.{name}", "1 or more", getattr(self, name))
         shortest = self.first_conv + 3 ** (1 + sum(self.blocks))  # all poolings by 3 must leave one frame
         require(self.nb_samp >= shortest, "model_config.nb_samp", f"{shortest} or more", self.nb_samp)
+        values = (self.filts[0] + self.filts[1][1] + self.filts[2][1]) * self.nb_samp
+        require_memory(values, "model_config")
 
 
 def _are_filters(filts: list) -> bool:

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.memory import require_memory
 from common.schema import parse, require
 
-from .layers import GraphAttention, GraphPool, ResidualBlock, SincBank, are_filters, fp32, output_layer
+from .layers import GraphAttention, GraphPool, ResidualBlock, SincBank, are_filters, fp32, graph_values, output_layer
 
 POOLING = 3**7  # samples for each temporal node: the front end and six blocks pool by 3
 DIM, DIM_ST = 32, 16  # D in the spectral and temporal graph, and in their product
@@ -42,6 +43,7 @@ class ModelConfig:
         require(self.first_conv >= 1, "model_config.first_conv", "1 or more", self.first_conv)
         shortest = self.first_conv + 2 * POOLING  # and at least two of N_T
         require(self.nb_samp >= shortest, "model_config.nb_samp", f"{shortest} or more", self.nb_samp)
+        require_memory(2 * graph_values(self.filts, DIM, self.nb_samp), "model_config")
 
 
 class Model(nn.Module):

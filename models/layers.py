@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from common.schema import require
+
 SAMPLE_RATE = 16_000
 
 
@@ -26,6 +28,7 @@ class SincBank(nn.Module):
 
     def __init__(self, filters: int, taps: int):
         super().__init__()
+        require(filters * taps <= 1 << 24, "model_config", "sinc filters of 16 million taps in all", filters * taps)
         half = taps // 2
         mel = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), filters + 1)
         edges = 2 * 700 * (10 ** (mel / 2595) - 1)  # (C + 1,) twice the cut-off frequency in Hz
@@ -127,6 +130,16 @@ def are_filters(filts: list) -> bool:
     numbers = [filts[0], *(n for pair in filts[1:] for n in pair)]
     chained = all(a[1] == b[0] for a, b in pairwise(filts[1:])) and filts[4][0] == filts[4][1]
     return all(type(n) is int and n > 0 for n in numbers) and filts[0] >= 3 and filts[1][0] == 1 and chained
+
+
+def graph_values(filts: list, dim: int, nb_samp: int) -> int:
+    """Values for a chunk of a model of sinc filters, 2-D blocks and graphs: of the two largest maps, and of attention.
+
+    dim: features of a pair of nodes.
+    """
+    filters, channels = filts[0], max(pair[1] for pair in filts[1:])
+    nodes = filters // 3 + nb_samp // 3**7
+    return filters * nb_samp + channels * (filters // 3 + 1) * (nb_samp // 3) + nodes**2 * dim
 
 
 @contextmanager
