@@ -20,9 +20,10 @@ $(VENV)/requirements: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/requirements-dev: requirements-dev.txt requirements-app.txt requirements-export.txt requirements-ssl.txt requirements.txt
+$(VENV)/requirements-dev: requirements-dev.txt requirements-app.txt requirements-export.txt requirements-ssl.txt requirements-speaker.txt requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-speaker.txt
 	touch $@ $(VENV)/requirements
 
 clean:

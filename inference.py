@@ -5,6 +5,7 @@
     python inference.py --model weights/swa.pth --audio_dir samples/ --batch --save_json
     python inference.py --audio sample.mp3 --explain                        # inference_results/sample.png
     python inference.py --list files.txt --scores scores.txt --aggregate first    # for evaluation.py, as published
+    python inference.py --audio claim.m4a --reference known/    # is it this person?
     arecord -q -t raw -f S16_LE -r 16000 -c 1 | python inference.py --stream -
 
 A score is the model's bona fide logit: higher = more bona fide; above the threshold the verdict is "bona fide". It is
@@ -26,6 +27,7 @@ from common.errors import UserError
 from scoring.audio_files import find_audio
 from scoring.batch import BatchOutputs, score_batch
 from scoring.detector import Detector
+from scoring.speaker import Reference
 from scoring.verdict import AGGREGATES, VERDICT_WORDS, ChunkScore, FileResult, Judge, verdict_line, verdict_report
 from scoring.weights import BUNDLED, KNOWN
 
@@ -72,6 +74,7 @@ def _add_judging(add) -> None:
     add("--aggregate", choices=AGGREGATES, default="mean", help="chunk scores → file score (default: %(default)s)")
     help_overlap = "of neighbouring chunks (default: 0.5; --stream: a chunk every second)"
     add("--overlap", type=float, metavar="FRACTION", help=help_overlap)
+    add("--reference", nargs="+", metavar="PATH", help="genuine recordings of the person: how similar is the speaker?")
 
 
 def _add_outputs(add) -> None:
@@ -98,6 +101,8 @@ def _validate(parser: Parser, args) -> None:
             parser.error(f"--{option}: expected {low:g} … {high:g}, found {value:g}")
     if args.stream and args.channel is not None and args.channel > args.stream_channels:
         parser.error(f"--channel {args.channel}: the stream has {args.stream_channels} (--stream_channels)")
+    if args.stream and args.reference:
+        parser.error("--reference goes with files, not with --stream")
     if args.threshold is not None and args.target_far is not None:
         parser.error("--threshold and --target_far both set the threshold: give one of them")
     for option in ("save_json", "save_csv", "scores"):  # `--save_csv a.wav b.wav` would write over a recording
@@ -144,6 +149,12 @@ def outputs_of(args) -> BatchOutputs:
     return BatchOutputs(json, csv, scores, figures, args.explain, args.overwrite)
 
 
+def reference_of(paths: list[str], nb_samp: int) -> Reference:
+    """The reference in files and folders. Raises UserError."""
+    folders = [path for path in paths if Path(path).is_dir()]
+    return Reference.of_files(find_audio([path for path in paths if path not in folders], None, folders, True), nb_samp)
+
+
 def main() -> int:
     args = parse_arguments()
     files = [] if args.stream else find_audio(args.audio, args.list, args.audio_dir, args.recursive)
@@ -151,7 +162,8 @@ def main() -> int:
     if args.overlap is None:
         args.overlap = 1 - SAMPLE_RATE / detector.engine.nb_samp if args.stream else 0.5
     settings = {name: getattr(args, name) for name in ("prior_spoof", "aggregate", "overlap", "channel")}
-    judge = detector.judge(args.threshold, args.target_far, **settings)
+    reference = reference_of(args.reference, detector.engine.nb_samp) if args.reference else None
+    judge = detector.judge(args.threshold, args.target_far, reference, **settings)
     if args.stream:
         form = (args.stream_rate, args.stream_channels, args.stream_format, args.channel)
         return print_stream(detector, judge, PcmStream(sys.stdin.buffer, *form))

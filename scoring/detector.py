@@ -22,6 +22,7 @@ from metrics.scores import BONAFIDE
 from scoring.engine_choice import load_engine
 from scoring.engines import Engine
 from scoring.model_card import ModelCard
+from scoring.speaker import ChunkLikeness, Reference
 from scoring.verdict import ChunkScore, FileResult, Judge, VerdictSettings, operating_point
 from scoring.weights import locate
 
@@ -68,10 +69,16 @@ class Detector:
         own = {"sha256": self.engine.sha256} if hasattr(self.engine, "sha256") else {}
         return {"name": self.engine.name, "precision": self.engine.precision} | own
 
-    def judge(self, threshold: float | None = None, target_far: float | None = None, **settings) -> Judge:
+    def judge(
+        self,
+        threshold: float | None = None,
+        target_far: float | None = None,
+        reference: Reference | None = None,
+        **settings,
+    ) -> Judge:
         """The rules that turn scores into verdicts; `settings` as in `VerdictSettings`. Raises UserError."""
         point = operating_point(self.card, threshold, target_far)
-        return Judge(self.card, VerdictSettings(*point, **settings), self.engine.nb_samp / SAMPLE_RATE)
+        return Judge(self.card, VerdictSettings(*point, **settings), self.engine.nb_samp / SAMPLE_RATE, reference)
 
     def score_file(self, path: str | Path, judge: Judge | None = None) -> FileResult:
         """Read, score and judge one file of any format and length."""
@@ -102,11 +109,13 @@ class Detector:
         hop = max(1, round(self.engine.nb_samp * (1 - judge.settings.overlap)))
         keep = round(keep_seconds * SAMPLE_RATE)
         files = recordings(paths, workers, judge.settings.channel)
-        for file in self._scored_files(files, hop, progress or (lambda seconds: None), keep):
+        for file in self._scored_files(files, hop, progress or (lambda seconds: None), keep, judge.reference):
             seconds = file.outcome.seconds if isinstance(file.outcome, RecordingFacts) else 0.0
             ends = [min(start + judge.chunk_seconds, seconds) for start in file.starts]
             chunks = [ChunkScore(*values) for values in zip(file.starts, ends, file.scores, strict=True)]
-            yield ScoredRecording(judge(file.path, file.outcome, chunks), file.kept_samples())
+            alike = zip(file.starts, ends, file.similarities, strict=False)  # none without a reference
+            likenesses = [ChunkLikeness(*values) for values in alike if values[2] is not None]
+            yield ScoredRecording(judge(file.path, file.outcome, chunks, likenesses), file.kept_samples())
 
     def score_stream(self, source: BinaryIO | PcmStream, hop: int) -> Iterator[ChunkScore]:
         """Chunks, `hop` samples apart, of raw PCM (a bare source: s16le, mono, 16 kHz) as soon as each is complete."""
@@ -123,7 +132,12 @@ class Detector:
             yield ChunkScore(start / SAMPLE_RATE, end / SAMPLE_RATE, score)
 
     def _scored_files(
-        self, files_read: Iterable, hop: int, progress: Callable[[float], object], keep: int
+        self,
+        files_read: Iterable,
+        hop: int,
+        progress: Callable[[float], object],
+        keep: int,
+        reference: Reference | None,
     ) -> Iterator["_FileInProgress"]:
         """Each file, in order, once all its chunks are scored, with its samples if there are at most `keep`."""
         files: deque[_FileInProgress] = deque()
@@ -134,9 +148,9 @@ class Detector:
             try:
                 for block in recording:
                     file.keep(block)
-                    batch.add(file, *chunker.feed(block))
+                    file.compare(reference, batch.add(file, *chunker.feed(block)))
                     progress(len(block) / SAMPLE_RATE)
-                batch.add(file, *chunker.end())
+                file.compare(reference, batch.add(file, *chunker.end()))
                 file.outcome = recording.facts
             except AudioError as error:
                 file.outcome = error
@@ -167,6 +181,11 @@ class _FileInProgress:
     outcome: RecordingFacts | AudioError | None = None  # None: still being read
     blocks: list[np.ndarray] = field(default_factory=list)
     kept: int = 0  # samples in `blocks`
+    similarities: list[float | None] = field(default_factory=list)  # of chunks to the reference, if there is one
+
+    def compare(self, reference: Reference | None, chunks: np.ndarray) -> None:
+        if reference:
+            self.similarities += [None if is_silent(chunk) else reference.similarity(chunk) for chunk in chunks]
 
     def keep(self, block: np.ndarray) -> None:
         self.blocks.append(block)
@@ -186,8 +205,11 @@ class _ChunkBatch:
         self.score_chunks, self.size = score_chunks, size
         self.chunks: list[tuple[_FileInProgress, int, np.ndarray]] = []  # file, number of the chunk in it, chunk
 
-    def add(self, file: _FileInProgress, chunks: np.ndarray, starts: np.ndarray) -> None:
-        """Enter chunks (C, nb_samp) into their file's lists; those that are not silent wait for their score."""
+    def add(self, file: _FileInProgress, chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Enter chunks (C, nb_samp) into their file's lists; those that are not silent wait for their score.
+
+        Returns the chunks.
+        """
         for chunk, start in zip(chunks, starts, strict=True):
             file.starts.append(start / SAMPLE_RATE)
             file.scores.append(None)
@@ -196,6 +218,7 @@ class _ChunkBatch:
                 self.chunks.append((file, len(file.scores) - 1, chunk))
             if len(self.chunks) == self.size:
                 self.score()
+        return chunks
 
     def score(self) -> None:
         scores = self.score_chunks([chunk for *_, chunk in self.chunks])

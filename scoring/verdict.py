@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.escaping import printable
 from metrics.error_rates import threshold_at_far
 from scoring.model_card import ModelCard
+from scoring.speaker import ChunkLikeness, Likeness, Reference, likeness_text
 
 SCHEMA = "aasist.inference/1"
 MIN_ACTIVE_SECONDS = 0.5  # of sound; less holds no speech to judge
@@ -103,23 +104,35 @@ class FileResult:
     chunks: tuple[ChunkScore, ...] = ()
     error: str | None = None
     sha256: str | None = None  # of the file's bytes; None if they changed while they were read, or gave an error
+    reference: Likeness | None = None  # the speaker beside genuine recordings, with --reference
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; every key is always there."""
         lists = {name: [item._asdict() for item in getattr(self, name)] for name in ("conditions", "regions", "chunks")}
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "path"}
-        return {"file": str(self.path), "utt_id": self.path.stem} | values | lists
+        likeness = {"reference": self.reference and self.reference.to_dict()}
+        return {"file": str(self.path), "utt_id": self.path.stem} | values | lists | likeness
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The rules that turn chunk scores into results. chunk_seconds: length of the model's input."""
+    """The rules that turn chunk scores into results.
+
+    chunk_seconds: length of the model's input. reference: recordings of the person who is said to speak.
+    """
 
     card: ModelCard
     settings: VerdictSettings
     chunk_seconds: float
+    reference: Reference | None = None
 
-    def __call__(self, path: Path, outcome: RecordingFacts | AudioError, chunks: Sequence[ChunkScore]) -> FileResult:
+    def __call__(
+        self,
+        path: Path,
+        outcome: RecordingFacts | AudioError,
+        chunks: Sequence[ChunkScore],
+        likenesses: Sequence[ChunkLikeness] = (),
+    ) -> FileResult:
         """The result of a file from its facts, or from the error that ended its decoding, and its chunks in order."""
         if isinstance(outcome, AudioError):
             return FileResult(path, conditions=(Condition(outcome.condition, str(outcome)),), error=str(outcome))
@@ -135,6 +148,7 @@ class Judge:
             tuple(suspicious_regions(chunks, self.settings.threshold)),
             tuple(chunks),
             sha256=outcome.sha256,
+            reference=self.reference and self.reference.judge(likenesses),
         )
 
     def aggregate(self, chunks: Iterable[ChunkScore]) -> float | None:
@@ -158,7 +172,8 @@ class Judge:
         """The plain values that are the same for all files: schema, model, settings, caution."""
         model = {name: getattr(self.card, name) for name in ("name", "sha256", "trained_on")}
         settings = asdict(self.settings) | {"chunk_seconds": self.chunk_seconds}
-        return {"schema": SCHEMA, "model": model, "settings": settings, "caution": self.caution()}
+        reference = {"reference": self.reference.facts()} if self.reference else {}
+        return {"schema": SCHEMA, "model": model, "settings": settings, "caution": self.caution()} | reference
 
     def _disqualifying_conditions(self, facts: RecordingFacts, score: float | None) -> list[Condition]:
         """At most one condition under which no verdict would mean anything."""
@@ -209,7 +224,8 @@ class Judge:
             return None, None, "calibrated for one chunk: the lowest of several is low by selection"
         llr = float(calibration.llr(score))
         log_odds = llr + math.log((1 - prior) / prior)  # of bona fide
-        return llr, 0.5 * (1 - math.tanh(log_odds / 2)), f"calibrated on the dev set, {100 * prior:g} % spoofs expected"
+        note = f"calibrated on {self.card.dev_scores_of}, {100 * prior:g} % spoofs expected"
+        return llr, 0.5 * (1 - math.tanh(log_odds / 2)), note
 
 
 def suspicious_regions(chunks: Sequence[ChunkScore], threshold: float | None) -> list[SuspiciousRegion]:
@@ -228,6 +244,7 @@ def suspicious_regions(chunks: Sequence[ChunkScore], threshold: float | None) ->
 # ------------------------------------------------------------------------------------------------ words for people
 
 VERDICT_WORDS = {"bonafide": "bona fide", "spoof": "spoof", "abstain": "cannot say"}
+LIKENESS_WORDS = {"similar": "similar", "dissimilar": "not similar", "abstain": "cannot say"}
 
 
 def probability_text(probability: float) -> str:
@@ -253,6 +270,8 @@ def verdict_rows(result: FileResult, judge: Judge) -> list[tuple[str, str]]:
     ]
     lines += [("suspicious", f"{r.start:.2f} – {r.end:.2f} s   (down to {r.score:.4f})") for r in result.regions]
     lines += [("condition", f"{name.replace('_', ' ')}: {detail}") for name, detail in result.conditions]
+    if result.reference:
+        lines.append(("reference", likeness_text(result.reference)))
     return [*lines, ("caution", judge.caution())]
 
 
@@ -273,4 +292,6 @@ def verdict_line(result: FileResult) -> str:
     """The result in one line."""
     score = "–" if result.score is None else f"{result.score:.4f}"
     names = ", ".join(condition.name.replace("_", " ") for condition in result.conditions)
+    if result.reference:
+        names = ", ".join(filter(None, [names, f"reference: {LIKENESS_WORDS[result.reference.verdict]}"]))
     return f"{VERDICT_WORDS[result.verdict]:<11}{score:>10}  {printable(result.path)}{f'   ({names})' if names else ''}"

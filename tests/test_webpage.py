@@ -56,6 +56,30 @@ def checked(extra, tmp_path_factory) -> CheckedFile:
     return checked
 
 
+def test_a_reference_is_judged_beside_the_verdict(extra, tmp_path, monkeypatch):
+    """Uploads are decoded in the decoding process, references too; a broken one is named without its folder."""
+
+    class FirstBins:
+        def __call__(self, samples: np.ndarray) -> np.ndarray:
+            spectrum = np.abs(np.fft.rfft(samples[:1600]))[:256]
+            return spectrum / np.linalg.norm(spectrum)
+
+    monkeypatch.setattr("scoring.speaker.Encoder", FirstBins)
+    rng, files = np.random.default_rng(0), [tmp_path / f"{name}.wav" for name in ("claim", "a", "b", "broken")]
+    for path in files[:3]:
+        soundfile.write(path, 0.1 * rng.standard_normal(6 * SAMPLE_RATE), SAMPLE_RATE)
+    files[3].write_bytes(b"RIFF")
+    checker = FileChecker(ModelShelf([extra]), max_seconds=60)
+    *_, checked = checker.check(files[:1], TINY, "cpu", {}, files[1:3])
+    assert checked.result.reference.verdict == "similar" and checked.result.reference.recordings == 2
+    assert checked.document()["results"][0]["reference"]["seconds"] == pytest.approx(12, abs=0.5)
+    assert "no proof of identity" in verdict_card(checked)
+    with pytest.raises(UserError, match="reference broken.wav") as refused:
+        list(checker.check(files[:1], TINY, "cpu", {}, files[3:]))
+    assert str(tmp_path) not in str(refused.value)
+    checker.recordings.close()
+
+
 # ---------------------------------------------------------------------------------------------- changes to foreign code
 
 

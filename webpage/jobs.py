@@ -25,7 +25,8 @@ from audio.reading import RecordingFacts
 from common.errors import UserError
 from scoring.detector import Detector
 from scoring.engines import Engine
-from scoring.verdict import ChunkScore, FileResult, Judge
+from scoring.speaker import Reference
+from scoring.verdict import FileResult, Judge
 from scoring.weights import file_sha256
 from webpage.background import in_background
 from webpage.checkpoints import ModelShelf
@@ -113,28 +114,34 @@ class FileChecker:
         self.recordings = recordings(iter(self.paths.get, None), workers=1)
 
     def check(
-        self, files: Sequence[Path], model: str, device: str, options: dict
+        self, files: Sequence[Path], model: str, device: str, options: dict, references: Sequence[Path] = ()
     ) -> Iterator[CheckProgress | CheckedFile]:
-        """For each file some progress, then its result. options: of `Detector.judge`. Raises UserError."""
-        return in_background(self._check_files(files, model, device, options))
+        """For each file some progress, then its result. Raises UserError.
+
+        options: of `Detector.judge`. references: genuine recordings of the person who is said to speak.
+        """
+        return in_background(self._check_files(files, model, device, options, references))
 
     def _check_files(
-        self, files: Sequence[Path], model: str, device: str, options: dict
+        self, files: Sequence[Path], model: str, device: str, options: dict, references: Sequence[Path]
     ) -> Generator[CheckProgress | CheckedFile]:
         for number, file in enumerate(files):
-            for item in self._check_file(file, model, device, options):
+            for item in self._check_file(file, model, device, options, references):
                 if isinstance(item, CheckProgress) and len(files) > 1:
                     text = f"File {number + 1} of {len(files)} — {item.text}"
                     item = CheckProgress(text, (number + (item.fraction or 0)) / len(files))
                 yield item
 
-    def _check_file(self, file: Path, model: str, device: str, options: dict) -> Generator[CheckProgress | CheckedFile]:
+    def _check_file(
+        self, file: Path, model: str, device: str, options: dict, references: Sequence[Path]
+    ) -> Generator[CheckProgress | CheckedFile]:
         while not self.lock.acquire(timeout=PROGRESS_SECONDS):
             yield CheckProgress("Waiting until another recording is done")
         try:
             yield CheckProgress("Loading the model")
             detector = self.models.detector(model, device)
-            yield from self._decode_and_score(file, detector, detector.judge(**options))
+            reference = (yield from self._read_references(references, detector)) if references else None
+            yield from self._decode_and_score(file, detector, detector.judge(**options, reference=reference))
         except UserError as error:  # visitors see the label of a checkpoint, not its path
             raise UserError(str(error).replace(self.models.checkpoints.get(model) or "\n", str(model))) from error
         finally:
@@ -142,7 +149,7 @@ class FileChecker:
 
     def _decode_and_score(self, file: Path, detector: Detector, judge: Judge) -> Generator[CheckProgress | CheckedFile]:
         name, sound = Path(file.name), file.with_name(f"{file.name}.w64")
-        engine = {"name": detector.engine.name, "precision": detector.engine.precision}
+        engine = detector.engine_facts()
         sha256 = file_sha256(file)
         try:
             facts = yield from self._decode(file, sound)
@@ -150,8 +157,22 @@ class FileChecker:
             without_path = AudioError(error.condition, str(error).replace(f"{file.parent}/", ""))
             yield CheckedFile(judge(name, without_path, []), judge, engine, sha256)
             return
-        chunks = yield from self._score(sound, facts, detector, judge)
-        yield CheckedFile(judge(name, facts, chunks), judge, engine, sha256, sound)
+        scored = yield from self._score(sound, facts, detector, judge)
+        likenesses = scored.reference.chunks if scored.reference else ()
+        yield CheckedFile(judge(name, facts, scored.chunks, likenesses), judge, engine, sha256, sound)
+
+    def _read_references(self, files: Sequence[Path], detector: Detector) -> Generator[CheckProgress, None, Reference]:
+        """Raises UserError when one cannot be read."""
+        sounds = []
+        for number, file in enumerate(files):
+            yield CheckProgress(f"Reading reference {number + 1} of {len(files)}")
+            sounds.append(file.with_name(f"{file.name}.w64"))
+            try:
+                yield from self._decode(file, sounds[-1])
+            except AudioError as error:
+                raise UserError(f"reference {file.name}: {str(error).replace(f'{file.parent}/', '')}") from error
+        yield CheckProgress("Listening to the references")
+        return Reference.of_files(sounds, detector.engine.nb_samp)
 
     def _decode(self, file: Path, sound: Path) -> Generator[CheckProgress, None, RecordingFacts]:
         """Write the recording in `file` to `sound`. Only the decoding process opens `file` itself."""
@@ -174,8 +195,8 @@ class FileChecker:
 
     def _score(
         self, sound: Path, facts: RecordingFacts, detector: Detector, judge: Judge
-    ) -> Generator[CheckProgress, None, tuple[ChunkScore, ...]]:
-        """The chunks of `sound`, computed in another thread so that this one can report progress."""
+    ) -> Generator[CheckProgress, None, FileResult]:
+        """The result of `sound`, computed in another thread so that this one can report progress."""
         engine = CountingEngine(detector.engine)
         hop = round(engine.nb_samp * (1 - judge.settings.overlap))
         total = 1 + max(0, math.ceil((facts.seconds * SAMPLE_RATE - engine.nb_samp) / hop))
@@ -186,4 +207,4 @@ class FileChecker:
                     yield CheckProgress(f"Scoring chunk {engine.computed} of {total}", engine.computed / total)
             finally:
                 engine.cancelled.set()
-        return future.result().chunks
+        return future.result()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from scoring.results import write_csv
+from scoring.speaker import is_installed
 from scoring.verdict import VERDICT_WORDS
 from scoring.weights import KNOWN
 from webpage.api import ScoringApi
@@ -100,7 +101,8 @@ class Page:
                 with gr.Row():
                     self.exports = [self._download_button(text, f"save_{kind}") for kind, text in EXPORTS.items()]
         outputs = [self.chunks, *self.panels.values(), *self.exports]
-        self._run(self.check_recording, [self.audio, self.model, *self.settings], go, cancel, self.verdict, outputs)
+        inputs = [self.audio, self.reference, self.model, *self.settings]
+        self._run(self.check_recording, inputs, go, cancel, self.verdict, outputs)
 
     def _add_recording_input(self) -> None:
         gr = self.gr
@@ -113,6 +115,10 @@ class Page:
                 button.click(lambda name=name: example_files()[name], outputs=self.audio, queue=False, **HIDDEN)
         other.upload(lambda file: file, other, self.audio, queue=False, **HIDDEN)
         self._html(f'<p class="note">{EXAMPLES_NOTE}</p>')
+        label = "Is it this person? Genuine recordings of the speaker, 10 s or more (optional)"
+        self.reference = gr.File(
+            file_count="multiple", label=label, height=120, elem_id="reference", visible=is_installed()
+        )
 
     def _add_comparison(self) -> None:
         label, most = "Models to compare on the recording above", MAX_COMPARED_MODELS
@@ -184,14 +190,18 @@ class Page:
         go.click(run_job, inputs, [card, *outputs, go, cancel], **JOB_QUEUE, **HIDDEN)
         cancel.click(cancel_job, queue=False, **HIDDEN)
 
-    def check_recording(self, file: str | None, model: str, device: str, *settings) -> Updates:
+    def check_recording(
+        self, file: str | None, references: list[str] | None, model: str, device: str, *settings
+    ) -> Updates:
         """The verdict as soon as there is one, then everything that takes longer to draw."""
         if not file:
             raise UserError("no recording has arrived yet: upload or record speech first")
+        if len(references or []) > MAX_FILES:
+            raise UserError("too many references", f"at most {MAX_FILES} files", len(references))
         yield {widget: message_card("…") for widget in (self.chunks, *self.panels.values())}
         yield {button: self.gr.update(interactive=False) for button in self.exports}
-        with held_uploads([file]) as files:
-            for item in self.checker.check(files, model, device, judge_options(*settings)):
+        with held_uploads([file, *(references or [])]) as files:
+            for item in self.checker.check(files[:1], model, device, judge_options(*settings), files[1:]):
                 if isinstance(item, CheckProgress):
                     yield {self.verdict: progress_card(item)}
             yield {self.verdict: verdict_card(item)}
