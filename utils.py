@@ -217,7 +217,7 @@ def _foreign_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> dic
     weights = bare_weights(content)
     tensors = {name: x for name, x in weights.items() if isinstance(x, torch.Tensor)}
     try:
-        found = read_published(tensors)
+        found = read_published(tensors, str(path))
     except (KeyError, ValueError, IndexError, ZeroDivisionError, TypeError) as error:
         raise UserError(f"checkpoint {path} is not whole", "all tensors of its detector", f"none at {error}") from error
     if found is None:

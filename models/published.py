@@ -64,7 +64,6 @@ _NES2NET: Rules = (
 _PRE_TRAINING = re.compile(
     r"ssl_model\.model\.(mask_emb$|(quantizer|input_quantizer|project_q|project_inp|final_proj)\.)"
 )
-SAME_TENSORS = "RawGAT-ST's variants `mul` and `add` have the same tensors: read as `mul` (model_config.fusion)"
 HEADS = {1280: 16, 1920: 16}  # by the encoder's width, XLS-R 1B and 2B; all others have heads of 64 features
 
 # RawGAT-ST's first version and its present one. Only a first block uses `conv_1`, the later ones only `conv1`.
@@ -116,12 +115,15 @@ class Published(NamedTuple):
     note: str = ""  # what the tensors do not say
 
 
-def read_published(weights: Weights) -> Published | None:
-    """The detector in a bare state dict of another repository; None if it is none of those known here."""
+def read_published(weights: Weights, path: str = "") -> Published | None:
+    """The detector in a bare state dict of another repository; None if it is none of those known here.
+
+    path: of its file, for what the tensors do not tell.
+    """
     if "GAT_layer1.att_weight" in weights:
-        return _rawgat(weights, RAWGAT_FIRST)
+        return _rawgat(weights, RAWGAT_FIRST, path)
     if "GAT_layer_spectral.att_weight" in weights:
-        return _rawgat(weights, RAWGAT)
+        return _rawgat(weights, RAWGAT, path)
     if "fc2_gru.weight" in weights and _is_trained(weights, "bn1"):
         return Published(_rawnet2_of_asvspoof5(), dict(weights), {})
     if "ssl_model.model.post_extract_proj.weight" in weights:
@@ -131,7 +133,8 @@ def read_published(weights: Weights) -> Published | None:
 
 
 def as_published(weights: Weights, rules: Rules, unused: Weights | None = None) -> dict[str, Tensor]:
-    """Our weights under their authors' names, for their code. rules: `NAMES[architecture]`, or `RAWGAT_FIRST`.
+    """Our weights under their authors' names, for their code. rules: `NAMES[architecture]`, or `RAWGAT_FIRST` for
+    weights that came from a file of that version.
 
     unused: the file's own, if the weights come from one. Without them RawGAT-ST gets zeros; what SSL_Anti-spoofing
     keeps of pre-training is left out (`load_state_dict(…, strict=False)`).
@@ -168,7 +171,7 @@ def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
 # ------------------------------------------------------------------------------------------------------- RawGAT-ST
 
 
-def _rawgat(weights: Weights, rules: Rules) -> Published:
+def _rawgat(weights: Weights, rules: Rules, path: str) -> Published:
     unused = {name: x for name, x in weights.items() if re.match(r"encoder[12]\.[1-9]\d*\.0\.conv_1\.", name)}
     ours = {_renamed(name, rules) or name: x for name, x in weights.items() if name not in unused}
     c1, c2, c3 = (len(ours[f"encoder_T.{i}.0.conv2.weight"]) for i in (0, 2, 5))
@@ -178,12 +181,13 @@ def _rawgat(weights: Weights, rules: Rules) -> Published:
             same[..., 1] = 1
             ours |= {f"{encoder}.0.0.conv_downsample.weight": same}
             ours |= {f"{encoder}.0.0.conv_downsample.bias": torch.zeros(c1)}
-    fusion = (
-        "cat" if ours["GAT_layer_ST.att_proj.weight"].shape[1] == 2 * len(ours["GAT_layer_T.att_weight"]) else "mul"
-    )
+    says_add = re.search(r"(?<![a-z])add(?![a-z])", path.lower()) is not None  # RawGAT_ST_add/Best_epoch.pth
+    is_cat = ours["GAT_layer_ST.att_proj.weight"].shape[1] == 2 * len(ours["GAT_layer_T.att_weight"])
+    fusion = "cat" if is_cat else "add" if says_add else "mul"
+    note = f"RawGAT-ST's mul and add have the same tensors: read as {fusion}, by the path (docs/models.md)"
     filts = [70, [1, c1], [c1, c1], [c1, c2], [c3, c3]]
     model_config = {"architecture": "RawNetGatSpoofST", "filts": filts, "fusion": fusion}
-    return Published(model_config, ours, unused, "" if fusion == "cat" else SAME_TENSORS)
+    return Published(model_config, ours, unused, "" if is_cat else note)
 
 
 # --------------------------------------------------------------------------------------------------------- RawNet2

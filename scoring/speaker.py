@@ -9,6 +9,7 @@ told by the references themselves: the similarities of their chunks to the other
 normal distribution. docs/inference.md says what that can show, and how often it erred. It never proves an identity.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -106,10 +107,14 @@ class Encoder:
 class Reference:
     """Genuine recordings of one person.
 
-    embeddings: of all chunks, (n, 256); recording: the number of the recording of each; seconds: of sound in them.
+    embeddings: of all chunks, (n, 256); recording: the number of the recording of each; seconds: of sound in them;
+    sha256: of the files' hashes.
     """
 
-    def __init__(self, embeddings: np.ndarray, recording: Sequence[int], seconds: float, encoder: Encoder):
+    def __init__(
+        self, embeddings: np.ndarray, recording: Sequence[int], seconds: float, encoder: Encoder, sha256: str = ""
+    ):
+        self.sha256 = sha256
         self.embeddings, self.recording, self.seconds = embeddings, np.asarray(recording), seconds
         self.recordings, self.encoder = len(set(recording)), encoder
         self.centre = _direction(embeddings.mean(axis=0)) if len(embeddings) else np.zeros(256)
@@ -118,7 +123,7 @@ class Reference:
     def of_files(cls, files: Sequence[Path], nb_samp: int, encoder: Encoder | None = None) -> "Reference":
         """Read, cut into chunks of `nb_samp`, and embed. Raises UserError when a file cannot be read."""
         encoder = encoder or Encoder()
-        embeddings, numbers, seconds = [], [], 0.0
+        embeddings, numbers, seconds, hashes = [], [], 0.0, []
         for number, (path, recording) in enumerate(recordings(files, 0, None)):
             chunker, chunks = Chunker(nb_samp, nb_samp), []
             try:
@@ -128,10 +133,12 @@ class Reference:
             except AudioError as error:
                 raise UserError(f"--reference {path}: {error}") from error
             seconds += recording.facts.active_seconds
+            hashes.append(str(recording.facts.sha256))
             own = [encoder(chunk) for chunk in chunks if np.abs(chunk).max() > 1e-3]
             embeddings += own
             numbers += [number] * len(own)
-        return cls(np.array(embeddings).reshape(-1, 256), numbers, seconds, encoder)
+        sha256 = hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
+        return cls(np.array(embeddings).reshape(-1, 256), numbers, seconds, encoder, sha256)
 
     @cached_property
     def own(self) -> np.ndarray:
@@ -177,8 +184,7 @@ class Reference:
 
     def facts(self) -> dict[str, Any]:
         """For the head of a results file: which references these were."""
-        centre = [round(float(x), 6) for x in self.centre[:8]]
-        return {"recordings": self.recordings, "seconds": round(self.seconds, 2), "embedding_begins": centre}
+        return {"recordings": self.recordings, "seconds": round(self.seconds, 2), "sha256": self.sha256}
 
 
 def _direction(x: np.ndarray) -> np.ndarray:
