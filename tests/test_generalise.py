@@ -71,7 +71,7 @@ def test_measures_of_scores():
     folds = [made(seed, 0.0) for seed in range(3)]
     found = measures(folds)
     assert len(found["EER"]) == len(found["Cllr"]) == 3
-    assert found["worst quarter"][0] > 35 > found["mean generator"][0] > min(found["EER"]) - 5
+    assert found["worst quarter"][0] > 35 > found["mean generator"][0] and all(10 < eer < 35 for eer in found["EER"])
     assert 0 <= found["definite wrong"][0] < 20 and found["worst source"][0] < 60
 
 
