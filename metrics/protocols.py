@@ -41,16 +41,17 @@ def labels_of(table: ColumnTable, names: list[str]) -> Labels:
     is_bonafide = read_keys(table)
     taken = {"utt_id", "key", "attack", *NUMERIC}
     groups = {name: np.array(values, dtype=object) for name, values in table.columns.items() if name not in taken}
-    return Labels(np.array(names), is_bonafide, _attacks(table, is_bonafide), groups)
+    return Labels(np.array(names, dtype=object), is_bonafide, _attacks(table, is_bonafide), groups)
 
 
 def read_keys(table: ColumnTable) -> np.ndarray:
     """The key column: is each trial bona fide? (N,) bool. Raises UserError at the first unknown key."""
-    keys = [key.lower() for key in table.columns["key"]]
-    if unknown := set(keys) - KEYS.keys():
-        row = next(row for row, key in enumerate(keys) if key in unknown)
-        raise table.error(row, "unknown key", "bonafide or spoof", repr(table.columns["key"][row]))
-    return np.array([KEYS[key] for key in keys])
+    keys = table.columns["key"]
+    known = {key: KEYS.get(key.lower()) for key in set(keys)}
+    if None in known.values():
+        row = next(row for row, key in enumerate(keys) if known[key] is None)
+        raise table.error(row, "unknown key", "bonafide or spoof", repr(keys[row]))
+    return np.fromiter(map(known.__getitem__, keys), bool, len(keys))
 
 
 def trial_ids(table: ColumnTable, by_speaker: bool = False) -> list[str]:
@@ -58,10 +59,11 @@ def trial_ids(table: ColumnTable, by_speaker: bool = False) -> list[str]:
 
     Raises UserError for a duplicate.
     """
-    names = list(table.columns["utt_id"])
+    names = table.columns["utt_id"]
     if by_speaker:
         names = [f"{speaker} {name}" for speaker, name in zip(table.columns["speaker"], names, strict=True)]
-    if len(set(names)) < len(names):
+    hashes = np.fromiter(map(hash, names), np.int64, len(names))  # a set of the names would take 50 bytes for each
+    if len(np.unique(hashes)) < len(names):
         seen: dict[str, int] = {}
         for row, name in enumerate(names):
             if seen.setdefault(name, row) != row:
@@ -72,7 +74,7 @@ def trial_ids(table: ColumnTable, by_speaker: bool = False) -> list[str]:
 def _attacks(table: ColumnTable, is_bonafide: np.ndarray) -> np.ndarray:
     """The attack column, "-" for none. Raises UserError for a bona fide trial that has an attack."""
     attacks = ["-" if name in NO_ATTACK else name for name in table.columns.get("attack", ["-"] * len(is_bonafide))]
-    attack = np.array(attacks)
+    attack = np.array(attacks, dtype=object)  # one long name would make every cell of a str array as long
     contradiction = is_bonafide & (attack != "-")
     if contradiction.any():
         row = int(np.argmax(contradiction))

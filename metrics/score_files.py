@@ -9,7 +9,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import write_text
-from metrics.column_files import ColumnTable, numeric_column, read_table
+from metrics.column_files import ColumnTable, read_table
 from metrics.protocols import LA21, LAYOUTS, NO_ATTACK, NUMERIC, labels_of, read_keys, trial_ids
 from metrics.scores import Scores, listing
 from metrics.tandem import AsvScores
@@ -31,7 +31,7 @@ def read_scores(path: str | Path, protocol: str | Path | None = None) -> Scores:
     Trials without a score, and scores of trials that the protocol does not list, are named in `Scores.warnings`.
     Raises UserError, with the line number, for whatever cannot be read, and if only one class is left.
     """
-    table, warnings = read_table(path, _SCORES, "score"), []
+    table, warnings = read_table(path, _SCORES, "score", NUMERIC), []
     if "score" not in table.columns:
         raise UserError(f"{path}: no score column", "score or cm-score", " ".join(table.columns))
     if (attacks := table.columns.get("attack")) and len({*attacks}) == len(attacks) > len({*table.columns["utt_id"]}):
@@ -39,7 +39,7 @@ def read_scores(path: str | Path, protocol: str | Path | None = None) -> Scores:
         table.columns = {names.get(name, name): values for name, values in table.columns.items()}
     by_speaker = {"asv_score", "speaker"} <= table.columns.keys()
     names = trial_ids(table, by_speaker)
-    numeric = {name: numeric_column(table, name) for name in NUMERIC if name in table.columns}
+    numeric = {name: table.columns[name] for name in NUMERIC if name in table.columns}
     rows = np.arange(len(names))
     if protocol is not None:
         table, rows, names, warnings = _join(table, names, read_table(protocol, LAYOUTS, "protocol"), by_speaker)
@@ -51,7 +51,7 @@ def read_scores(path: str | Path, protocol: str | Path | None = None) -> Scores:
     if scores.is_bonafide.all() or not scores.is_bonafide.any():
         found = "bona fide" if scores.is_bonafide.all() else "spoof"
         raise UserError(
-            f"{path}, lines {min(table.lines)}–{max(table.lines)}: one class only",
+            f"{path}, lines {table.lines.min()}–{table.lines.max()}: one class only",
             "bona fide and spoof trials",
             f"{len(names)} {found}",
         )
@@ -84,10 +84,10 @@ def _join(table: ColumnTable, names: list[str], protocol: ColumnTable, by_speake
     taken = {"utt_id", *NUMERIC}  # from the score file, by read_scores
     columns = {name: [values[row] for row in rows] for name, values in table.columns.items() if name not in taken}
     if "key" in columns:
-        own = ColumnTable(table.path, columns, [table.lines[row] for row in rows])
+        own = ColumnTable(table.path, columns, table.lines[rows])
         _check_keys(own, [protocol.columns["key"][i] for i in at])
     columns |= {name: [values[i] for i in at] for name, values in protocol.columns.items() if name not in taken}
-    joined = ColumnTable(protocol.path, columns, [protocol.lines[i] for i in at])
+    joined = ColumnTable(protocol.path, columns, protocol.lines[at])
     return Joined(joined, rows, [names[row] for row in rows], _unmatched(names, listed, protocol.path.name))
 
 
@@ -131,10 +131,10 @@ def read_asv_scores(path: str | Path) -> AsvScores:
 
     Raises UserError, with the line number, for whatever cannot be read, and if a kind of trial is missing.
     """
-    table = read_table(path, _ASV_SCORES, "ASV score")
+    table = read_table(path, _ASV_SCORES, "ASV score", ("score",))
     if "asv_label" not in table.columns:
         raise UserError(f"{path}, line 1: no ASV score file", "lines such as: bonafide target 18.2", "a header")
-    label, score = np.array(table.columns["asv_label"]), numeric_column(table, "score")
+    label, score = np.array(table.columns["asv_label"]), table.columns["score"]
     known = {name: label == name for name in ("target", "nontarget", "spoof")}
     unknown = ~np.logical_or.reduce(list(known.values()))
     if unknown.any():
@@ -153,11 +153,13 @@ def read_asv_scores_2021(folder: str | Path, subset: str) -> AsvScores:
     Raises UserError, with the line number, for whatever cannot be read, and if the files differ.
     """
     key = read_table(Path(folder) / "trial_metadata.txt", (LA21,), "ASV trial")
-    table = read_table(Path(folder) / "ASVTorch_Kaldi" / "score.txt", (("speaker", "utt_id", "score"),), "ASV score")
+    table = read_table(
+        Path(folder) / "ASVTorch_Kaldi" / "score.txt", (("speaker", "utt_id", "score"),), "ASV score", ("score",)
+    )
     if any(list(table.columns[name]) != list(key.columns[name]) for name in ("speaker", "utt_id")):
         raise UserError(f"{table.path} lists other trials", f"those of {key.path.name}, in its order", "a difference")
     label, chosen = np.array(key.columns["key"]), np.array(key.columns["subset"]) == subset
-    score, attacks = numeric_column(table, "score"), np.array(key.columns["attack"])[chosen & (label == "spoof")]
+    score, attacks = table.columns["score"], np.array(key.columns["attack"])[chosen & (label == "spoof")]
     rows = [chosen & (label == name) for name in ("target", "nontarget", "spoof")]
     if not all(kind.any() for kind in rows):
         raise UserError(f"{key.path}: a kind of trial is missing in {subset}", "target, nontarget and spoof")
