@@ -17,6 +17,7 @@ import numpy as np
 
 from audio.errors import AudioError
 from audio.reading import Recording, RecordingFacts
+from common.limited import limit_memory
 
 PATIENCE = 10.0  # seconds for ten seconds of sound, which take milliseconds
 WORKER_MEMORY = 1 << 30  # bytes on top of what the imports take: no valid file needs a tenth of it
@@ -124,7 +125,7 @@ def _decode(pipe, channel: int | None) -> None:
     """Decode the files whose paths arrive through the pipe, until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the libraries print a line for every damaged frame
-    _limit_memory()
+    limit_memory(WORKER_MEMORY)
     while True:
         try:
             path = pipe.recv()
@@ -140,13 +141,3 @@ def _decode(pipe, channel: int | None) -> None:
         except Exception as error:  # an unexpected error of a decoder costs one file, not the batch
             found = f"{type(error).__name__}: {error}"
             pipe.send(AudioError("unreadable", f"cannot read audio {path}", "sound", found))
-
-
-def _limit_memory() -> None:
-    """Let a hostile file exhaust this process, not the machine (on Linux, which has such limits)."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        import resource
-
-        used = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + WORKER_MEMORY, resource.RLIM_INFINITY))

@@ -95,8 +95,9 @@ def limit_memory(memory: int) -> None:
     if statm.exists():
         import resource
 
-        used = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory, resource.RLIM_INFINITY))
+        used, (_, hard) = int(statm.read_text().split()[0]), resource.getrlimit(resource.RLIMIT_AS)
+        bound = used * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (bound if hard < 0 else min(bound, hard), hard))
 
 
 def _limit_time(seconds: int) -> None:
@@ -104,7 +105,7 @@ def _limit_time(seconds: int) -> None:
     with suppress(ImportError):  # Windows
         import resource
 
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        end = int(usage.ru_utime + usage.ru_stime) + 1 + seconds
+        usage, (_, hard) = resource.getrusage(resource.RUSAGE_SELF), resource.getrlimit(resource.RLIMIT_CPU)
+        bound = int(usage.ru_utime + usage.ru_stime) + 1 + seconds
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, (bound if hard < 0 else min(bound, hard), hard))

@@ -534,8 +534,8 @@ def test_wrong_model_configs_are_named(change, words):
         ("LFCC_LCNN", {"highest": 8001}, "model_config.highest.*8000 Hz"),
         ("LFCC_LCNN", {"highest": 0}, "model_config.highest.*8000 Hz"),
         ("LFCC_LCNN", {"highest": 1000}, "model_config.nb_filters.*6 … 16"),
-        ("Ensemble", {"members": []}, "model_config.members.*two or more"),
-        ("Ensemble", {"members": TINY["Ensemble"]["members"][:1]}, "model_config.members.*two or more"),
+        ("Ensemble", {"members": []}, "model_config.members.*2 … 100"),
+        ("Ensemble", {"members": TINY["Ensemble"]["members"][:1]}, "model_config.members.*2 … 100"),
         (
             "Ensemble",
             {"members": [{"architecture": "LFCC_LCNN", "nb_samp": 8000}] * 2},
