@@ -1,7 +1,8 @@
 """Self-supervised speech encoders, and what the models built on them share.
 
 The encoder comes from Hugging Face transformers (pip install -r requirements-ssl.txt): wav2vec 2.0 and XLS-R, WavLM or
-HuBERT, from a local folder or the hub. Checkpoints hold its architecture, so they load without the folder or the hub.
+HuBERT, from a local folder or the hub, or with torchaudio's weights. Checkpoints hold its architecture, so they load
+without any of these.
 
 B batch, T samples, N frames (50 a second), H features of the encoder, L its transformer layers.
 """
@@ -22,6 +23,7 @@ from common.errors import UserError
 from common.schema import parse, require
 
 from .layers import SAMPLE_RATE, fp32
+from .torchaudio_encoder import PREFIX, read_pipeline
 
 INSTALL = "pip install -r requirements-ssl.txt"
 KINDS = {"wav2vec2": "Wav2Vec2", "wavlm": "WavLM", "hubert": "Hubert"}  # model_type → transformers' classes
@@ -37,14 +39,14 @@ UNUSED |= {"add_adapter": False}
 class EncoderKeys:
     """Keys of `model_config` that choose the encoder."""
 
-    encoder: str | None = None  # a local folder or a name on the hub, for transformers
+    encoder: str | None = None  # a local folder, a name on the hub, or torchaudio:PIPELINE
     freeze: bool = False  # train the back end only
     do_normalize: bool | None = None  # chunks to mean 0, variance 1; null: what preprocessor_config.json says
     encoder_config: dict | None = None  # `EncoderConfig`: make this encoder with random weights, read no files
 
     def __post_init__(self):
         known = self.encoder is not None or self.encoder_config is not None
-        require(known, "model_config.encoder", "a folder or a name on the hub", self.encoder)
+        require(known, "model_config.encoder", "a folder, a name on the hub, or torchaudio:PIPELINE", self.encoder)
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,14 @@ def normalised(x: Tensor) -> Tensor:
 def make_encoder(c: EncoderKeys) -> tuple[nn.Module, EncoderConfig, bool]:
     """transformers' model, its architecture, and whether it expects normalised input. Raises UserError."""
     package = _transformers()
-    if c.encoder_config is None:
+    if c.encoder_config is None and c.encoder.startswith(PREFIX):
+        with _refusing(f"cannot load encoder {c.encoder}", "a pipeline of torchaudio, and a network to fetch it"):
+            weights, values, expects_normalised = read_pipeline(c.encoder.removeprefix(PREFIX))
+        architecture = parse(EncoderConfig, values, "encoder_config.")
+        model = _class(package, architecture, "Model")(_config(package, architecture))
+        model.load_state_dict(weights)
+        do_normalize = expects_normalised if c.do_normalize is None else c.do_normalize
+    elif c.encoder_config is None:
         with _refusing(
             f"cannot load encoder {c.encoder}", "a folder or a name on the hub, of wav2vec 2.0, WavLM, HuBERT"
         ):

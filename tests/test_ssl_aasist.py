@@ -401,7 +401,7 @@ def test_a_missing_preprocessor_config_is_said(encoders, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"encoder": None}, "model_config.encoder.*a folder or a name"),
+        ({"encoder": None}, "model_config.encoder.*a folder, a name"),
         ({"nb_samp": 500}, "model_config.nb_samp"),
         ({"first_conv": 128}, "unknown key"),
         ({"freeze": "yes"}, "model_config.freeze.*boolean"),
