@@ -7,7 +7,7 @@ import numpy as np
 
 from metrics.costs import ASVSPOOF, CostModel
 from metrics.evaluate import HEADLINE, metrics_of, reported
-from metrics.scores import Scores
+from metrics.scores import Scores, categories, rows_by_value
 from metrics.tandem import AsvScores
 
 
@@ -50,10 +50,10 @@ def _ends(values: np.ndarray) -> list[float] | None:
 
 def clusters(scores: Scores) -> tuple[np.ndarray, np.ndarray | None]:
     """(stratum, cluster) codes (N,): bona fide or the attack; speaker × stratum, or None without speakers."""
-    _, stratum = np.unique(np.where(scores.is_bonafide, "bonafide", scores.attack), return_inverse=True)
+    _, stratum = categories(np.where(scores.is_bonafide, "bonafide", scores.attack))
     if "speaker" not in scores.groups:
         return stratum, None
-    _, speaker = np.unique(scores.groups["speaker"], return_inverse=True)
+    _, speaker = categories(scores.groups["speaker"])
     _, cluster = np.unique(speaker * (stratum.max() + 1) + stratum, return_inverse=True)
     return stratum, cluster
 
@@ -70,7 +70,7 @@ def resamples(stratum: np.ndarray, cluster: np.ndarray | None, n: int, seed: int
     cluster = np.arange(len(stratum)) if cluster is None else cluster
     stratum_of = np.empty(cluster.max() + 1, dtype=stratum.dtype)
     stratum_of[cluster] = stratum
-    groups = [np.flatnonzero(stratum_of == name) for name in np.unique(stratum)]
+    groups = rows_by_value(stratum_of).values()
     rng = np.random.default_rng(seed)
     counts = np.empty(len(stratum_of))
     for _ in range(n):

@@ -4,11 +4,13 @@ A higher score means more bona fide. FRR (P_miss) is the fraction of bona fide t
 fraction of spoof trials that is accepted. Arrays in, float64 out; everything takes O(n log n).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from common.errors import UserError
+from metrics.scores import rows_by_value
 
 
 class Rates(NamedTuple):
@@ -25,13 +27,12 @@ class Ranking:
     therefore has points that no threshold reaches. The official EER uses these points, AUC does not (`ends`).
     """
 
-    def __init__(self, score: np.ndarray, is_bonafide: np.ndarray, among: np.ndarray | None = None):
-        """score (N,); is_bonafide (N,) bool; among (N,) bool: the trials to rank, default all.
+    def __init__(self, score: np.ndarray, is_bonafide: np.ndarray):
+        """score (N,); is_bonafide (N,) bool.
 
         Raises UserError when a class is missing or a score is not finite.
         """
-        among = np.ones(len(score), dtype=bool) if among is None else among
-        counts = np.bincount(is_bonafide[among], minlength=2)
+        counts = np.bincount(is_bonafide, minlength=2)
         if not counts.all():
             raise UserError(
                 "error rates need both classes",
@@ -40,7 +41,7 @@ class Ranking:
             )
         if not np.isfinite(score).all():
             raise UserError("cannot rank scores", "finite numbers", f"{(~np.isfinite(score)).sum()} NaN or infinite")
-        official = np.concatenate((np.flatnonzero(among & is_bonafide), np.flatnonzero(among & ~is_bonafide)))
+        official = np.concatenate((np.flatnonzero(is_bonafide), np.flatnonzero(~is_bonafide)))
         self.order = official[np.argsort(score[official], kind="stable")]
         self.score = score[self.order]
         self.is_bonafide = is_bonafide[self.order]
@@ -63,6 +64,37 @@ class Ranking:
     def thresholds(self) -> np.ndarray:
         """(N+1,): point i rejects scores up to and including threshold i; the first is 0.001 below the lowest score."""
         return np.concatenate(([self.score[0] - 0.001], self.score))
+
+
+class AttackRanking:
+    """The spoofs of each attack among all bona fide trials.
+
+    The points of an attack's curve are those of its `Ranking`. Of the bona fide trials between two of its spoofs only
+    the first and the two beside the EER count, so that N trials take O(N log N), however many attacks there are.
+    """
+
+    def __init__(self, score: np.ndarray, is_bonafide: np.ndarray, attack: np.ndarray):
+        """score (N,), finite; is_bonafide (N,) bool; attack (N,)."""
+        bonafide, spoof = np.flatnonzero(is_bonafide), np.flatnonzero(~is_bonafide)
+        self.bonafide = bonafide[np.argsort(score[bonafide], kind="stable")]
+        ordered = score[self.bonafide]
+        self.attacks: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # rows (n,), and how many bona fide each rejects
+        for name, found in rows_by_value(attack[spoof]).items():
+            rows = spoof[found]
+            rows = rows[np.argsort(score[rows], kind="stable")]
+            self.attacks[name] = rows, np.searchsorted(ordered, score[rows], side="right")
+
+    def rates(self, counts: np.ndarray) -> Iterator[tuple[str, float, Rates]]:
+        """Each attack's name and EER, and the points where a cost can be least, (n+1,). `counts`: as in `Ranking`."""
+        rejected = np.concatenate(([0.0], np.cumsum(counts[self.bonafide])))
+        frr = rejected / rejected[-1]
+        for name, (rows, passed) in self.attacks.items():
+            caught = np.cumsum(counts[rows])
+            far = np.concatenate(([1.0], (caught[-1] - caught) / caught[-1]))
+            low, high = np.concatenate(([0], passed)), np.concatenate((passed, [len(self.bonafide)]))
+            after = np.searchsorted(frr, far)
+            beside = frr[np.clip((after - 1, after), low, high)].T.ravel()  # in the curve's order
+            yield name, eer_at(beside, np.repeat(far, 2)), Rates(frr[low], far)
 
 
 def _rank(bonafide: np.ndarray, spoof: np.ndarray) -> Ranking:

@@ -1,11 +1,23 @@
 """Scores of one system → every metric, as one result ready for JSON."""
 
+from collections import Counter
+
 import numpy as np
 
 from common.errors import UserError
 from metrics.costs import ASVSPOOF, Cost, CostModel, bayes_threshold, detection_cost
-from metrics.error_rates import EER, Ranking, auc_at, compute_eer, decide, eer_at, rocch_eer_at, threshold_at_far
-from metrics.scores import Scores
+from metrics.error_rates import (
+    EER,
+    AttackRanking,
+    Ranking,
+    auc_at,
+    compute_eer,
+    decide,
+    eer_at,
+    rocch_eer_at,
+    threshold_at_far,
+)
+from metrics.scores import Scores, rows_by_value
 from metrics.tandem import (
     AsvErrorRates,
     AsvScores,
@@ -66,27 +78,25 @@ def evaluate(
 
 def _per_attack(scores: Scores, values: dict[str, float]) -> dict[str, dict]:
     """{attack: {n, eer_percent, min_tdcf}} from the values of `AllMetrics`; empty if no attack is known."""
-    attacks, counts = np.unique(scores.attack[~scores.is_bonafide], return_counts=True)
+    counts = Counter(scores.attack[~scores.is_bonafide].tolist())
     return {
-        str(name): {"n": int(n), "eer_percent": values[f"eer/{name}"] * 100, "min_tdcf": values.get(f"min_tdcf/{name}")}
-        for name, n in zip(attacks, counts, strict=True)
-        if attacks.tolist() != ["-"]
+        name: {"n": n, "eer_percent": values[f"eer/{name}"] * 100, "min_tdcf": values.get(f"min_tdcf/{name}")}
+        for name, n in sorted(counts.items())
+        if counts.keys() != {"-"}
     }
 
 
 def _evaluate_groups(scores: Scores, rates: AsvErrorRates | None, cost_model: CostModel, name: str) -> dict:
     """{value: {n_bonafide, n_spoof, eer_percent, min_tdcf}}: both classes are those of the group."""
     groups = {}
-    values, codes = np.unique(scores.group(name), return_inverse=True)
-    for code, value in enumerate(values):
-        group = scores.take(codes == code)
-        bonafide, spoof = group.bonafide, group.spoof
+    for value, rows in rows_by_value(scores.group(name)).items():
+        bonafide, spoof = (scores.score[rows[scores.is_bonafide[rows] == kind]] for kind in (True, False))
         row = {"n_bonafide": len(bonafide), "n_spoof": len(spoof), "eer_percent": None, "min_tdcf": None}
         if len(bonafide) and len(spoof):
             row["eer_percent"] = compute_eer(bonafide, spoof).eer * 100
             if rates:
                 row["min_tdcf"] = compute_min_tdcf(bonafide, spoof, rates, cost_model).min_tdcf
-        groups[str(value)] = row
+        groups[value] = row
     return groups
 
 
@@ -143,8 +153,7 @@ class AllMetrics:
         self.is_bonafide = is_bonafide
         self.bits = np.logaddexp(0, np.where(is_bonafide, -score, score)) / np.log(2)
         self.wrong = (score >= bayes_threshold(model)) != is_bonafide
-        names = np.unique(attack[~is_bonafide])
-        self.attacks = {name: Ranking(score, is_bonafide, is_bonafide | (attack == name)) for name in names}
+        self.attacks = AttackRanking(score, is_bonafide, attack)
 
     def __call__(self, counts: np.ndarray | None = None) -> dict[str, float]:
         """`eer, rocch_eer, auc, act_dcf, cllr`, the minimum costs, and `eer/<attack>`, `min_tdcf/<attack>`."""
@@ -160,12 +169,11 @@ class AllMetrics:
             "cllr": (bonafide_bits + spoof_bits) / 2,
         }
         values |= {name: float(cost.along(corner_frr, corner_far).min()) for name, cost in self.costs.items()}
-        for name, ranking in self.attacks.items():
-            rates = ranking.rates(counts)
-            values[f"eer/{name}"] = eer_at(*rates)
+        counts = np.ones(len(self.is_bonafide)) if counts is None else counts
+        for name, eer, rates in self.attacks.rates(counts):
+            values[f"eer/{name}"] = eer
             if "min_tdcf" in self.costs:
-                cost = self.costs["min_tdcf"].along(rates.frr[ranking.corners], rates.far[ranking.corners])
-                values[f"min_tdcf/{name}"] = float(cost.min())
+                values[f"min_tdcf/{name}"] = float(self.costs["min_tdcf"].along(*rates).min())
         return values
 
     def _class_means(self, values: np.ndarray, counts: np.ndarray | None) -> tuple[float, float]:

@@ -98,6 +98,22 @@ def common_trials(first: Scores, second: Scores) -> tuple[Scores, Scores]:
     return first, second
 
 
+def categories(values: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The distinct `values` (N,) of a column, sorted, and each row's index among them (N,)."""
+    found = values.tolist()
+    names = sorted(set(found))
+    index = {name: number for number, name in enumerate(names)}
+    return names, np.fromiter(map(index.__getitem__, found), np.int64, len(found))
+
+
+def rows_by_value(values: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows (n,) of each value of a column (N,), in order; O(N log N), however many values there are."""
+    names, codes = categories(values)
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
+    return {name: order[starts[i] : starts[i + 1]] for i, name in enumerate(names)}
+
+
 def listing(what: str, names: Sequence[str]) -> list[str]:
     """A warning `<count> <what>: <the first names>`; none without names."""
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""

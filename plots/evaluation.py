@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from metrics.error_rates import compute_det_curve
-from metrics.scores import Scores
+from metrics.scores import Scores, rows_by_value
 from metrics.tables import with_interval
 from plots.det_roc import det_curve, roc_curve
 from plots.scores import attack_eer, confusion_matrix, score_boxes, score_distributions, score_scatter
@@ -34,7 +34,8 @@ def draw(
         suffix = "_" + re.sub(r"[^\w.-]+", "_", name) if len(own) > 1 else ""
         threshold, decisions = results[name]["eer_threshold"], results[name]["decisions"]
         deployed = next((row["threshold"] for row in decisions if row["at"] == "given"), None)
-        attacks = {attack: scores.score[scores.attack == attack] for attack in results[name]["per_attack"]}
+        rows = rows_by_value(scores.attack) if results[name]["per_attack"] else {}
+        attacks = {attack: scores.score[rows[attack]] for attack in results[name]["per_attack"]}
         groups = {"bona fide": scores.bonafide} | (attacks or {"spoof": scores.spoof})
         figures |= {
             f"score_distributions{suffix}": partial(

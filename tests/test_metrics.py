@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, closed forms, brute force, and properties that hold for any scores."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -10,7 +12,7 @@ import evaluation as ev
 from common.errors import UserError
 from metrics.bootstrap import interval, replicate, resamples
 from metrics.costs import Cost, bayes_threshold
-from metrics.error_rates import Ranking, eer_at, threshold_at_far
+from metrics.error_rates import AttackRanking, Ranking, eer_at, threshold_at_far
 from metrics.evaluate import AllMetrics
 from metrics.tandem import Tandem, compute_a_dcf, compute_t_eer
 
@@ -263,3 +265,36 @@ def test_clustered_intervals_cover_and_naive_ones_do_not():
     print(f"coverage: clustered {covered['clustered'] / draws:.1%}, naive {covered['naive'] / naive_draws:.1%}")
     assert 0.93 <= covered["clustered"] / draws <= 0.97
     assert covered["naive"] / naive_draws < 0.90
+
+
+def test_attacks_together_have_the_numbers_of_each_attack_alone():
+    cost = Cost(0.1, 0.7, 3.0)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(4, 60))
+        score = rng.normal(size=n).round(seed % 3)  # with and without ties
+        is_bonafide = np.arange(n) % 3 == 0
+        attack = np.where(is_bonafide, "-", rng.choice(["A01", "A02", "A03"], n)).astype(object)
+        drawn = rng.integers(0, 3, n) + 0.0
+        drawn[np.unique(attack, return_index=True)[1]] = 1  # a resample leaves no attack without trials
+        for counts in (np.ones(n), drawn):
+            for name, eer, rates in AttackRanking(score, is_bonafide, attack).rates(counts):
+                rows = np.flatnonzero(is_bonafide | (attack == name))
+                alone = Ranking(score[rows], is_bonafide[rows]).rates(counts[rows])
+                assert eer == eer_at(*alone)
+                assert cost.along(*rates).min() == cost.along(*alone).min()
+
+
+def test_many_attacks_and_groups_take_little():
+    """Time and memory must grow with the trials, not with trials × attacks: 20,000 attacks once took 45 s and 5 GB."""
+    rng = np.random.default_rng(0)
+    n = 8_000
+    is_bonafide = np.arange(n) % 2 == 0
+    attack = np.where(is_bonafide, "-", [f"A{row:05d}" for row in range(n)]).astype(object)
+    scores = ev.Scores(np.arange(n).astype(str), rng.normal(is_bonafide), is_bonafide, attack, {"speaker": attack})
+    tracemalloc.start()
+    result = ev.evaluate(scores, group_by="speaker")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(result["per_attack"]) == n // 2 and len(result["groups"]) == n // 2 + 1
+    assert most < 1 << 25  # 4,000 rankings beside all bona fide trials had 0.5 GB

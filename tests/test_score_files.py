@@ -3,12 +3,14 @@
 import gzip
 import re
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 from made_scores import SHARED, command, lines_of, needs_shared, toy
 
 import evaluation as ev
+from common import text_files
 from common.errors import UserError
 
 PROTOCOLS = {
@@ -235,3 +237,38 @@ def test_bad_protocols(tmp_path, name):
     (tmp_path / "s.txt").write_text(GOOD)
     with pytest.raises(UserError, match=re.escape(message)):
         ev.read_scores(tmp_path / "s.txt", tmp_path / "p.txt")
+
+
+def test_blocks_change_nothing(tmp_path, monkeypatch):
+    """Whatever the lines look like, a file read in small blocks is the file read at once, errors included."""
+    rng = np.random.default_rng(0)
+    kinds = ["u{n} A01 spoof {s}", "u{n} - bonafide {s}", " u{n}  A01\tspoof {s} ", "u{n}\xa0A01 spoof {s}\r", "", "  "]
+    bad = ["u{n} A01 spoof", "u{n} A01 spoof 1 2", "u{n} A01 spoof x", "u{n} A01 what 1", "u0 A01 spoof 1"]
+    path = tmp_path / "scores.txt"
+    for trial in range(60):
+        chosen = [*rng.choice(kinds[: 2 + trial % 5], 12), kinds[0], kinds[1]]
+        if trial % 2:
+            chosen[int(rng.integers(14))] = bad[trial % len(bad)]
+        lines = [line.format(n=n, s=repr(float(rng.normal()))) for n, line in enumerate(chosen)]
+        path.write_text("\n".join(lines) + "\n" * (trial % 3))
+        found = []
+        for block in (1 << 20, 16, 60):
+            monkeypatch.setattr(text_files, "BLOCK", block)
+            try:
+                scores = ev.read_scores(path)
+                found.append([*map(np.ndarray.tolist, (scores.utt_id, scores.score, scores.attack))])
+            except UserError as error:
+                found.append(str(error))
+        assert found[0] == found[1] == found[2], lines
+
+
+def test_memory_is_that_of_the_names(tmp_path):
+    """One long name must not make all as long: numpy's str arrays give each cell the length of the longest."""
+    rows = [f"u{row} {'A' * 9000 if row == 7 else 'A01'} spoof 1.5\nv{row} - bonafide 2.5\n" for row in range(20_000)]
+    path = tmp_path / "scores.txt"
+    path.write_text("".join(rows))
+    tracemalloc.start()
+    ev.read_scores(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 24e6  # 15 MB; a str array of the attacks alone had 1.4 GB
