@@ -35,6 +35,7 @@ from corpora.trials import MAX_NAMED, Partition
 from corpora.waveforms import Waveforms, copy_int16
 
 UPLOAD_SAMPLES = 1 << 26  # copied to a GPU at once
+PATIENCE = 1800.0  # seconds for a batch: augmentation and vocoders take a minute at most
 
 
 def require_transforms(config: Config) -> None:
@@ -230,14 +231,25 @@ class Loader(DataLoader):
             worker_init_fn=_start_worker,
             generator=torch.Generator().manual_seed(0),
             pin_memory=torch.cuda.is_available() and waveforms.on_device is None,
+            timeout=PATIENCE if workers else 0,
             **{"collate_fn": _whole, **options},
         )
 
     def __iter__(self):
-        for batch in self._batches():  # in no variable: the traceback of an error would keep the workers waiting
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        batches = self._batches()
+        try:
+            for batch in batches:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+            for worker in batches._workers:  # or torch waits for those that hang
+                worker.kill()
+            raise UserError("a worker process hangs", f"a batch within {PATIENCE:g} s", "none") from error
+        finally:
+            del batches  # the traceback of an error would keep the workers waiting
 
     def _batches(self) -> Iterator:
         with workers_start():

@@ -6,11 +6,16 @@ import io
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from common.errors import PartFailed, UserError
 from common.escaping import printable
+
+STOP_SECONDS = 60.0  # after SIGTERM a command has so long to finish a step, save and clean up
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,9 +33,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
     A UserError, or an OSError such as a full disk or a missing permission, becomes one line on stderr and exit code 2
     (PartFailed: 1).
-    SIGTERM ends it like Ctrl-C, with exit code 143, also as the first process of a container.
+    SIGTERM ends it like Ctrl-C, with exit code 143, also as the first process of a container, and when it hangs.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    _end_after_sigterm()
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error("printable", _printable)
@@ -63,6 +69,29 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 def _terminate(number: int, _frame) -> NoReturn:
     sys.exit(128 + number)
+
+
+def _end_after_sigterm() -> None:
+    """End the process if it is still there `STOP_SECONDS` after SIGTERM.
+
+    Python's handlers run in the main thread, which may hang in a library; the byte that a signal writes does not wait.
+    """
+    if not hasattr(os, "register_at_fork"):  # Windows
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a worker's signals are its own
+    threading.Thread(target=_await_sigterm, args=(reading,), daemon=True).start()
+
+
+def _await_sigterm(pipe: int) -> None:
+    while os.read(pipe, 1)[0] != signal.SIGTERM:
+        pass
+    time.sleep(STOP_SECONDS)
+    with suppress(OSError):
+        os.write(2, f"error: still busy {STOP_SECONDS:g} s after SIGTERM: ended\n".encode())
+    os._exit(128 + signal.SIGTERM)
 
 
 def _open_closed_streams() -> None:

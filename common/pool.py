@@ -20,13 +20,14 @@ from typing import Any
 from common.errors import UserError
 
 CHUNK = 8  # items that a worker takes at a time
+PATIENCE = 3600.0  # seconds that it may take for them: an hour of speech through a slow vocoder is the longest
 
 
 def map_in_order(function: Callable[[Any], Any], items: list, workers: int) -> Iterator[Any]:
     """`function(item)` of each item, in order, computed ahead in `workers` processes (0: in this one).
 
     Only a few results wait to be taken, however many items there are. Close the iterator to end the processes. Raises
-    what `function` raises, and UserError when a worker dies.
+    what `function` raises, and UserError when a worker dies or hangs.
     """
     if workers == 0:
         yield from map(function, items)
@@ -37,12 +38,18 @@ def map_in_order(function: Callable[[Any], Any], items: list, workers: int) -> I
         for first in range(0, len(items), CHUNK):
             ahead.append(pool.submit(_apply, function, items[first : first + CHUNK]))
             if len(ahead) > 2 * workers:
-                yield from ahead.popleft().result()
+                yield from ahead.popleft().result(PATIENCE)
         while ahead:
-            yield from ahead.popleft().result()
-    except BrokenProcessPool as error:
-        expected = f"enough memory for {workers} of them (fewer need less)"
-        raise UserError("a worker process died", expected, "it killed") from error
+            yield from ahead.popleft().result(PATIENCE)
+    except BaseException as error:
+        for process in list((pool._processes or {}).values()):  # else `shutdown` waits for what they are doing
+            process.kill()
+        if isinstance(error, BrokenProcessPool):
+            expected = f"enough memory for {workers} of them (fewer need less)"
+            raise UserError("a worker process died", expected, "it killed") from error
+        if isinstance(error, TimeoutError):
+            raise UserError("a worker process hangs", f"results within {PATIENCE:g} s", "none") from error
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -16,13 +16,15 @@ from typing import NamedTuple
 
 from common.escaping import printable
 from common.files import content_hashes, is_stream
-from common.processes import Processes
+from common.processes import Processes, peers_alive
 from plots.recording import PICTURED_SECONDS
 from scoring.audio_files import name_utterances, require_distinct
 from scoring.detector import Detector, ScoredRecording
 from scoring.figure import save_figure
 from scoring.results import ResultsFile, process_part_path, write_csv, write_scores
 from scoring.verdict import VERDICT_WORDS, FileResult, Judge
+
+PATIENCE = timedelta(minutes=30)  # how long processes that have met wait for each other
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class BatchFailures(NamedTuple):
     figures: int
 
 
+@peers_alive()
 def score_batch(
     detector: Detector,
     judge: Judge,
@@ -73,7 +76,7 @@ def score_batch(
     A failed figure is named on stderr. Of several processes the first one counts all failures of files, the others
     their own. on_result: called with each new result of this process. Raises UserError when results cannot be written.
     """
-    processes = Processes(timedelta(days=30))  # one process may need days longer for its files than another
+    processes = Processes(PATIENCE)
     utt_ids = name_utterances(files)
     names = [str(file) for file in files]
     if outputs.scores or outputs.figures:
@@ -83,16 +86,15 @@ def score_batch(
         path = processes.broadcast(path)
         document = None
         if path and processes.is_main:
-            document = ResultsFile(path, header, outputs.overwrite, ours=path != outputs.json)
-            document.merge_parts(names)
-            if outdated := _outdated(document, names):
-                document.drop(outdated)
+            document = _earlier_results(path, header, names, outputs, processes.tick)
+        processes.meet("start")
         to_do = processes.broadcast(_without_result(files, document))
         part = path and processes.size > 1
         own_document = ResultsFile(process_part_path(path, processes.rank), header, ours=True) if part else document
         failures, drawn = 0, Counter()
         keep_seconds = PICTURED_SECONDS if outputs.figures else 0
-        for scored in with_progress(detector, judge, to_do[processes.rank :: processes.size], workers, keep_seconds):
+        own = to_do[processes.rank :: processes.size]
+        for scored in with_progress(detector, judge, own, workers, keep_seconds, processes.tick):
             on_result(scored.result)
             failures += scored.result.error is not None
             if own_document:
@@ -101,18 +103,30 @@ def score_batch(
                 drawn[_draw(scored, judge, detector, outputs, utt_ids[scored.result.path])] += 1
         if part:
             own_document.close()
+        processes.meet("end")
         drawn = sum(processes.gather(drawn), Counter())
         if document:
             document.merge_parts(names)
-            unreadable = sum(result["error"] is not None for result in document.read(names))
-            failures = unreadable + write_tables(document, utt_ids, outputs)
+            failures = sum(result["error"] is not None for result in document.read(names))
+            failures += write_tables(document, utt_ids, outputs)
             document.close()
     if processes.is_main:
         _say_where(outputs, drawn[True])
     return BatchFailures(failures, drawn[False])
 
 
-def _outdated(document: ResultsFile, names: list[str]) -> set[str]:
+def _earlier_results(
+    path: Path, header: dict, names: list[str], outputs: BatchOutputs, on_progress: Callable[[], object]
+) -> ResultsFile:
+    """The document, with those results of an earlier run that still hold, also from processes that were killed."""
+    document = ResultsFile(path, header, outputs.overwrite, ours=path != outputs.json)
+    document.merge_parts(names)
+    if outdated := _outdated(document, names, on_progress):
+        document.drop(outdated)
+    return document
+
+
+def _outdated(document: ResultsFile, names: list[str], on_progress: Callable[[], object]) -> set[str]:
     """The files whose result in the document is of other bytes, or an error that may be gone; notes count them."""
     from tqdm import tqdm
 
@@ -120,6 +134,7 @@ def _outdated(document: ResultsFile, names: list[str]) -> set[str]:
     changed, failed = set(), set()
     hashes = tqdm(content_hashes(kept), "check kept results", len(kept), delay=1, leave=False, disable=None)
     for result, found in zip(document.read(kept), hashes, strict=True):
+        on_progress()
         if result["error"] is not None:
             failed.add(result["file"])
         elif found is None or result.get("sha256") != found:
@@ -183,7 +198,12 @@ def write_tables(document: ResultsFile, utt_ids: dict[Path, str], outputs: Batch
 
 
 def with_progress(
-    detector: Detector, judge: Judge, files: list[Path], workers: int, keep_seconds: float
+    detector: Detector,
+    judge: Judge,
+    files: list[Path],
+    workers: int,
+    keep_seconds: float,
+    on_progress: Callable[[], object],
 ) -> Iterator[ScoredRecording]:
     """The scored files under a progress bar; at the end a line with the verdicts' counts and the speed."""
     from tqdm import tqdm
@@ -198,6 +218,7 @@ def with_progress(
         def progress(more: float) -> None:
             nonlocal seconds
             seconds += more
+            on_progress()
             bar.set_postfix_str(pace(), refresh=False)
             bar.update(0)  # shows that a long file advances, too
 
