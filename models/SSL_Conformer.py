@@ -59,7 +59,7 @@ class Model(EncoderModel):
     def classify(self, e: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, D) → hidden (B, D), logits (B, 2) of spoof and bona fide."""
         with fp32(e):
-            e = torch.cat([self.class_token.expand(len(e), 1, -1), e.float()], dim=1)  # (B, 1 + N, D)
+            e = torch.cat([self.class_token.expand(e.shape[0], 1, -1), e.float()], dim=1)  # (B, 1 + N, D)
             for block in self.blocks:
                 e = block(e)
             return e[:, 0], self.fc5(e[:, 0])

@@ -39,6 +39,8 @@ class Model(EncoderModel):
         super().__init__()
         c = parse(ModelConfig, model_config, "model_config.")
         encoder = self.build_encoder(c, model_config)
+        if encoder.do_stable_layer_norm:  # the last norm follows the layers, which are read before it
+            self.ssl_model.encoder.layer_norm.requires_grad_(False)
         self.fc0 = nn.Linear(encoder.hidden_size, 1)
         self.first_bn = nn.BatchNorm2d(1)
         self.fc1 = nn.Linear(encoder.frames(c.nb_samp) // 3 * (encoder.hidden_size // 3), c.features)
