@@ -1,6 +1,7 @@
 """How long evaluation takes: 71,237 trials with ASV scores, relative to the import of scipy.stats; then the bootstrap.
 
     python benchmarks/evaluation.py [--repeat 5] [--resamples 1000]
+    python benchmarks/evaluation.py --lines 10000000     # only: how fast are large files read, with how much memory?
 
 Uses the published score file in ../shared if it exists, otherwise Gaussian scores of the same number.
 """
@@ -56,14 +57,56 @@ def speakers(scores: Path, folder: Path) -> Path:
     return protocol
 
 
+READ = """
+import resource, sys, time
+from metrics.evaluate import evaluate
+from metrics.score_files import read_scores
+for path in sys.argv[1:]:
+    wall, start = time.perf_counter(), time.process_time()
+    scores = read_scores(path)
+    took, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{len(scores.score):>12,} lines read   {took:6.1f} s of processor time "
+          f"({time.perf_counter() - wall:.1f} s), {took / len(scores.score) * 1e6:.1f} us a line, "
+          f"{peak:.2f} GiB", flush=True)
+    start = time.process_time()
+    evaluate(scores)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{'':12} evaluated    {time.process_time() - start:6.1f} s, {peak:.2f} GiB", flush=True)
+"""
+
+
+def made_scores(path: Path, lines: int, attacks: int) -> Path:
+    """A score file of `lines` lines; a tenth is bona fide."""
+    rng = np.random.default_rng(0)
+    with path.open("w") as file:
+        for start in range(0, lines, 100_000):
+            count = min(100_000, lines - start)
+            attack, bonafide = rng.integers(0, attacks, count), rng.random(count) < 0.1
+            for row, (name, real, score) in enumerate(zip(attack, bonafide, rng.normal(2.0 * bonafide), strict=True)):
+                key = "- bonafide" if real else f"A{name + 7:02d} spoof"
+                file.write(f"LA_E_{start + row:08d} {key} {float(score)!r}\n")
+    return path
+
+
+def read_large_files(folder: Path, lines: int) -> None:
+    """A file of ordinary size, one of 20,000 attacks, and a large one, each in a process of its own."""
+    for count, attacks in ((70_000, 13), (100_000, 20_000), (lines, 13)):
+        path = made_scores(folder / f"{count}.txt", count, attacks)
+        subprocess.run([sys.executable, "-c", READ, path], cwd=ROOT, check=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--lines", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if options.lines:
+            read_large_files(folder, options.lines)
+            return
         scores, asv = (PUBLISHED, ASV) if PUBLISHED.exists() else stand_ins(folder)
         evaluate = [sys.executable, "evaluation.py", str(scores), "--asv_scores", str(asv)]
         baseline = seconds([sys.executable, "-c", "import numpy, scipy.stats"], options.repeat)

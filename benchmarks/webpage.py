@@ -1,6 +1,7 @@
 """How fast do the web page and a verdict appear, and do twenty users at once get their own results?
 
     python benchmarks/webpage.py [--users 20] [--minutes 5] [--model AASIST] [--threads 2]
+    python benchmarks/webpage.py --hostile       # meanwhile strangers break off uploads and flood the server
 
 It starts a server on a free port. Each user has a different file, whose score is computed beforehand. Memory is that of
 the server's process. The click needs playwright and Chromium (CHROMIUM, default /usr/bin/chromium).
@@ -16,9 +17,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -27,16 +29,17 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import soundfile
 
+KEEP_MINUTES = 0.5  # with --hostile: disk use must be back soon
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 
 @contextmanager
-def server(args) -> Iterator[tuple[str, int]]:
-    """URL and process id of a running page."""
+def server(args, temporary: str | None = None, *options: str) -> Iterator[tuple[str, int]]:
+    """URL and process id of a running page. temporary: where it puts its files."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "gradio_app.py", "--port", str(port), "--model", args.model]
-    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
+    command = [sys.executable, "gradio_app.py", "--port", str(port), "--model", args.model, *options]
+    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)} | ({"TMPDIR": temporary} if temporary else {})
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         yield process.stdout.readline().strip(), process.pid
@@ -80,16 +83,83 @@ def click(page, file: Path) -> float:
     return took
 
 
-def soak(args, files: list[Path]) -> None:
-    """All users ask again and again for the scores of their own files, and compare them with the expected ones."""
+def disk_use(folder: Path) -> float:
+    """MiB of all files below `folder`."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # just removed
+            total += path.stat().st_size if path.is_file() else 0
+    return total / 2**20
+
+
+class Strangers:
+    """Threads that attack the page until `stop`: uploads that break off, foreign pages, forged hosts, huge requests."""
+
+    def __init__(self, url: str, stop: threading.Event):
+        self.url, self.stop, self.answers = url, stop, Counter()
+        kinds = (self.break_off, self.break_off, self.cross_origin, self.huge, self.guess_passwords)
+        self.threads = [threading.Thread(target=self.repeat, args=(kind,)) for kind in kinds]
+        for thread in self.threads:
+            thread.start()
+
+    def repeat(self, attack: Callable[[], object]) -> None:
+        while not self.stop.wait(0.05):
+            try:
+                self.answers[f"{attack.__name__} {attack()}"] += 1
+            except Exception as error:
+                self.answers[f"{attack.__name__} {type(error).__name__}"] += 1
+
+    def break_off(self) -> str:
+        """Send 5 of 100 MB, then close the connection."""
+        head = "POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n"
+        head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        head += 'Content-Disposition: form-data; name="files"; filename="x.wav"\r\n\r\n'
+        with socket.create_connection(("127.0.0.1", int(self.url.rpartition(":")[2])), 30) as broken:
+            broken.sendall(head.encode() + bytes(5 << 20))
+        return "broken off"
+
+    def post(self, path: str, headers: dict[str, str] | None = None, **options) -> int:
+        import httpx
+
+        return httpx.post(f"{self.url}{path}", headers=headers, timeout=60, **options).status_code
+
+    def cross_origin(self) -> int:
+        forged = {"Origin": "http://evil.example", "X-Forwarded-Host": "evil.example"}
+        return self.post("/gradio_api/upload", forged, files={"files": ("x.wav", bytes(1 << 20))})
+
+    def huge(self) -> int:
+        return self.post("/gradio_api/call/score", content=bytes(8 << 20))
+
+    def guess_passwords(self) -> int:
+        return self.post("/login", data={"username": "a", "password": "b"})
+
+    def report(self) -> None:
+        for thread in self.threads:
+            thread.join()
+        print("  strangers: " + ", ".join(f"{name}: {count}" for name, count in sorted(self.answers.items())))
+
+
+def soak(args, files: list[Path], folder: Path) -> None:
+    """All users ask again and again for the scores of their own files, and compare them with the expected ones.
+
+    With --hostile, strangers attack meanwhile, and a poisoned checkpoint is among the models.
+    """
     from gradio_client import Client, handle_file
 
     from scoring.detector import Detector
 
     detector = Detector.from_checkpoint(args.model, engine="auto")
     expected = [detector.score_file(file).score for file in files]
-    with server(args) as (url, pid):
+    temporary, models = folder / "temporary", folder / "models"
+    temporary.mkdir()
+    models.mkdir()
+    options = []
+    if args.hostile:
+        (models / "poisoned.pth").write_bytes(b"PK\x03\x04" + bytes(1 << 20))
+        options = ["--models", str(models), "--keep_minutes", str(KEEP_MINUTES)]
+    with server(args, str(temporary), *options) as (url, pid):
         deadline, sizes, stop = time.monotonic() + 60 * args.minutes, [], threading.Event()
+        before, most = disk_use(temporary), [0.0]
 
         def visit(number: int) -> list[tuple[float, bool]]:
             client, seen = Client(url, verbose=False), []
@@ -103,13 +173,22 @@ def soak(args, files: list[Path]) -> None:
         def watch() -> None:
             while not stop.wait(1):
                 sizes.append(memory(pid))
+                most[0] = max(most[0], disk_use(temporary))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
+        strangers = Strangers(url, stop) if args.hostile else None
         with ThreadPoolExecutor(args.users) as pool:
             seen = [answer for answers in pool.map(visit, range(args.users)) for answer in answers]
         stop.set()
         watcher.join()
+        if strangers:
+            strangers.report()
+            labels = Client(url, verbose=False).predict(api_name="/models")
+            print(f"  models on offer: {', '.join(labels)}")
+            time.sleep(60 * 3 * KEEP_MINUTES + 10)
+            after = disk_use(temporary)
+            print(f"  disk use: {before:.1f} MiB before, at most {most[0]:.1f} MiB, {after:.1f} MiB afterwards")
     times, wrong = sorted(seconds for seconds, _ in seen), sum(not own for _, own in seen)
     worst, quarter = times[int(0.95 * len(times))], max(1, len(sizes) // 4)
     second, last = statistics.median(sizes[quarter : 2 * quarter]), statistics.median(sizes[-quarter:])
@@ -124,6 +203,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--clicks", type=int, default=5)
     parser.add_argument("--model", default="AASIST")
+    parser.add_argument("--hostile", action="store_true")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -131,9 +211,9 @@ def main() -> None:
         files = [Path(name) / f"{number}.wav" for number in range(args.users)]
         for file in files:
             soundfile.write(file, rng.uniform(0.01, 0.3) * rng.standard_normal(64_600), 16_000)
-        if Path(CHROMIUM).exists():
+        if Path(CHROMIUM).exists() and not args.hostile:
             first_screen_and_clicks(args, files[0])
-        soak(args, files)
+        soak(args, files, Path(name))
 
 
 if __name__ == "__main__":
