@@ -1,4 +1,4 @@
-"""Weights of Whisper's encoder, as they are published, under the names of models/Whisper_ASP.py.
+"""Weights of Whisper's encoder, as they are published, under the names of models/Whisper_Stats.py.
 
 Known are the names of transformers (`model.encoder.…`), OpenAI's own (`encoder.blocks.…`), and those of CTranslate2's
 model.bin (as faster-whisper uses it), whose layout is that of its `ModelSpec.save`.
@@ -25,7 +25,6 @@ RENAMED = {
     r"\.beta$": ".bias",
     r"\b(attn_ln|self_attention\.layer_norm)\b": "self_attn_layer_norm",
     r"\b(mlp_ln|ffn\.layer_norm)\b": "final_layer_norm",
-    r"\bln_post\b": "layer_norm",
     r"\battn\.": "self_attn.",
     r"\bself_attention\.linear_1\b": "self_attn.out_proj",
     r"\b(mlp\.0|ffn\.linear_0)\b": "fc1",
@@ -34,14 +33,15 @@ RENAMED = {
     r"\.out\.": ".out_proj.",
     r"^.*?encoder\.": "",
 }
-POSITIONS = re.compile(r"embed_positions|positional_embedding|position_encodings")
+# Positions are computed; the norm after the last layer belongs to the whole encoder.
+UNUSED = re.compile(r"embed_positions|positional_embedding|position_encodings|encoder[./](layer_norm|ln_post)[./]")
 
 
 def encoder_weights(published: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """The state dict (fp32) of `Whisper_ASP.WhisperEncoder` with the lowest `layers`. Raises UserError."""
+    """The state dict (fp32) of `Whisper_Stats.WhisperEncoder` with the lowest `layers`. Raises UserError."""
     weights = {}
     for name, tensor in _split(published).items():
-        if "encoder" in name and not POSITIONS.search(name):
+        if "encoder" in name and not UNUSED.search(name):
             for pattern, replacement in RENAMED.items():
                 name = re.sub(pattern, replacement, name)
             number = re.match(r"layers\.(\d+)\.", name)

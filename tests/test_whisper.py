@@ -1,4 +1,4 @@
-"""Whisper-ASP: parity with transformers' encoder and feature extractor, published weights, statistics of frames."""
+"""Whisper-Stats: parity with transformers' encoder and feature extractor, published weights, statistics, levels."""
 
 import re
 import struct
@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from common.errors import UserError
 from config import Config, to_dict
-from models.Whisper_ASP import MAX_FRAMES, AttentiveStatistics, LogMel, WhisperEncoder
+from models import build_model
+from models.Whisper_Stats import MAX_FRAMES, LogMel, SpectrumStatistics, WhisperEncoder, mean_and_deviation
 from models.whisper_weights import encoder_weights, read_ctranslate2
 from training.model import load_initial
 from utils import save_checkpoint
@@ -42,8 +43,11 @@ def test_the_encoder_is_that_of_transformers(theirs):
     ours.load_state_dict(encoder_weights({f"model.encoder.{k}": v for k, v in theirs.state_dict().items()}, 3))
     mel = torch.randn(2, 80, 2 * MAX_FRAMES, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        expected = theirs(mel).last_hidden_state
-        torch.testing.assert_close(ours.encode(mel), expected, rtol=1e-5, atol=1e-5)
+        expected = theirs(mel, output_hidden_states=True)
+        layers = ours.encode(mel)
+        for layer, theirs_layer in zip(layers[:-1], expected.hidden_states[1:-1], strict=True):
+            torch.testing.assert_close(layer, theirs_layer, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(theirs.layer_norm(layers[-1]), expected.last_hidden_state, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.positions, theirs.embed_positions.weight, rtol=0, atol=0)
 
 
@@ -65,7 +69,7 @@ def openai_name(name: str) -> str:
     """The name that OpenAI's checkpoints use."""
     replaced = {
         r"^layers\.": "blocks.",
-        r"self_attn_layer_norm": "attn_ln", r"final_layer_norm": "mlp_ln", r"^layer_norm": "ln_post",
+        r"self_attn_layer_norm": "attn_ln", r"final_layer_norm": "mlp_ln",
         r"self_attn\.q_proj": "attn.query", r"self_attn\.k_proj": "attn.key", r"self_attn\.v_proj": "attn.value",
         r"self_attn\.out_proj": "attn.out", r"fc1": "mlp.0", r"fc2": "mlp.2",
     }  # fmt: skip
@@ -78,6 +82,7 @@ def test_openais_names_are_read():
     state = encoder().state_dict()
     published = {openai_name(name): tensor for name, tensor in state.items()}
     published |= {"encoder.positional_embedding": torch.zeros(1500, 32), "decoder.ln.weight": torch.zeros(32)}
+    published |= {"encoder.ln_post.weight": torch.zeros(32), "encoder.ln_post.bias": torch.zeros(32)}
     read = encoder_weights(published, 3)
     assert read.keys() == state.keys() and all(torch.equal(read[name], state[name]) for name in state)
     lower = encoder_weights(published, 2)
@@ -129,13 +134,48 @@ def test_another_file_is_no_model_bin(tmp_path, data):
         read_ctranslate2(tmp_path / "model.bin")
 
 
-def test_equal_weights_give_mean_and_standard_deviation():
-    pooling, x = AttentiveStatistics(6, 4), torch.randn(2, 50, 6, generator=torch.Generator().manual_seed(0))
-    torch.nn.init.zeros_(pooling.score[2].weight)
+def test_statistics_are_those_of_numpy():
+    x = np.random.default_rng(0).normal(size=(2, 16_000)).astype(np.float32)
+    frames = log_spectrum(x)
+    expected = [frames, np.abs(np.diff(frames, axis=2)), np.abs(np.diff(frames, axis=1))]
+    expected = [column for each in expected for column in (each.mean(axis=2), each.std(axis=2))]
+    module = SpectrumStatistics()
+    found = module(torch.from_numpy(x))
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), rtol=1e-3, atol=1e-3)
+    assert found.shape == (2, module.size)
+
+
+def log_spectrum(x: np.ndarray) -> np.ndarray:
+    """(B, T) → (B, 257, frames): the log power of 32 ms every 10 ms, by NumPy's transform."""
+    padded = np.pad(x.astype(np.float64), ((0, 0), (256, 256)), mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, 512, axis=1)[:, ::160]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+    return np.log(np.abs(np.fft.rfft(frames * window)) ** 2 + SpectrumStatistics.FLOOR).transpose(0, 2, 1)
+
+
+def test_mean_and_deviation():
+    x = torch.randn(2, 50, 6, generator=torch.Generator().manual_seed(0))
+    mean, deviation = mean_and_deviation(x, dim=1).chunk(2, dim=1)
+    torch.testing.assert_close(mean, x.mean(dim=1))
+    torch.testing.assert_close(deviation, x.std(dim=1, correction=0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_louder_copy_has_the_same_score():
+    config = {"architecture": "Whisper_Stats", "nb_samp": 8000, "hidden": 32, "heads": 4, "layers": [1]}
+    model, x = build_model(config).eval(), 0.01 * torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        mean, deviation = pooling(x).chunk(2, dim=1)
-    torch.testing.assert_close(mean, x.mean(dim=1), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(deviation, x.std(dim=1, correction=0), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(model(10 * x)[1], model(x)[1], rtol=1e-4, atol=1e-4)
+        assert model(torch.zeros(1, 8000))[1].isfinite().all()
+
+
+def test_a_frozen_encoder_is_not_trained():
+    config = {"architecture": "Whisper_Stats", "nb_samp": 8000, "hidden": 32, "heads": 4, "layers": [1]}
+    for freeze in (True, False):
+        model = build_model(config | {"freeze": freeze})
+        model(torch.randn(2, 8000))[1].sum().backward()
+        trained = {name for name, p in model.named_parameters() if p.grad is not None}
+        assert ("encoder.conv1.weight" in trained) != freeze and "out_layer.weight" in trained
+        assert bool(model.encoder_parameters()) != freeze
 
 
 @pytest.mark.parametrize("form", ["model.bin", "openai.pt", "transformers.safetensors"])
@@ -149,7 +189,7 @@ def test_training_starts_from_published_weights(tmp_path, form):
     else:
         save_file({f"model.encoder.{n}": x for n, x in state.items()}, path)
     config = Config(
-        model_config={"architecture": "Whisper_ASP", "nb_samp": 8000, "hidden": 32, "heads": 4, "layers": 2}
+        model_config={"architecture": "Whisper_Stats", "nb_samp": 8000, "hidden": 32, "heads": 4, "layers": [1, 2]}
     )
     model = load_initial(config, str(path))
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.encoder.state_dict().items())
@@ -157,4 +197,4 @@ def test_training_starts_from_published_weights(tmp_path, form):
     again = load_initial(config, str(tmp_path / "ours.pth"))
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
     with pytest.raises(UserError, match=r"no encoder of Whisper.*9 layers"):
-        load_initial(replace(config, model_config=config.model_config | {"layers": 9}), str(path))
+        load_initial(replace(config, model_config=config.model_config | {"layers": [9]}), str(path))

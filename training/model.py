@@ -20,14 +20,14 @@ RESOLVED = frozenset({"encoder_config", "do_normalize", "layers", "fusion", "pre
 def load_initial(config: Config, weights: str | None) -> nn.Module:
     """The configured model, fresh or with weights (a file, or a name). Raises UserError when they do not fit.
 
-    An encoder is not downloaded when its architecture is stored with the weights. Whisper_ASP also takes Whisper's own
+    An encoder is not downloaded when its architecture is stored with the weights. Whisper_Stats also takes Whisper's own
     published weights, for its encoder; the other layers are fresh then.
     """
     if not weights:
         return build_model(config.model_config)
     path = locate(weights)
     checkpoint = {"model": read_ctranslate2(path), "config": None} if is_ctranslate2(path) else load_checkpoint(path)
-    if config.model_config["architecture"] == "Whisper_ASP" and "out_layer.weight" not in checkpoint["model"]:
+    if config.model_config["architecture"] == "Whisper_Stats" and "out_layer.weight" not in checkpoint["model"]:
         model = build_model(config.model_config)
         encoder = encoder_weights(checkpoint["model"], len(model.encoder.layers))
         load_weights(model.encoder, {"model": encoder}, weights)
