@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_PICKLE = 4 << 20  # bytes of what is no tensor; 1 MB names all tensors of XLS-R and its optimizer
+MAX_PICKLE = 2 << 20  # bytes of what is no tensor; 1 MB names all tensors of XLS-R 2B, its averages and its optimizer
 MAX_DIRECTORY = 16 << 20  # bytes of the zip's list of entries
 MAX_VALUES, MAX_DEPTH = 1_000_000, 32  # of the content; a list that stands in two places counts twice
 TORCH_1_5 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9"  # how files of torch before 1.6 begin
