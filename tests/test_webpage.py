@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import save_tiny
 
 from audio import SAMPLE_RATE
@@ -231,6 +232,22 @@ def test_found_checkpoints(extra):
     found = find_checkpoints([extra])
     assert {BUNDLED, "AASIST", "AASIST-L", TINY, "extra/broken.pth"} <= found.keys()
     assert not any("link" in label for label in found)
+
+
+def test_files_that_are_no_models_are_left_out_with_their_reason(tmp_path, capsys):
+    save_tiny(tmp_path / "good.pth")
+    save_tiny(tmp_path / "poisoned.pth", threshold=float("nan"))
+    save_tiny(tmp_path / "other.pth", dev_scores={"bonafide": "x", "spoof": torch.zeros(1)})
+    (tmp_path / "text.onnx").write_text("no model")
+    models = ModelShelf([tmp_path])
+    for _ in range(2):
+        labels = {label for _, label in models.choices()}
+        assert labels >= {BUNDLED, "AASIST", f"{tmp_path.name}/good.pth"}
+        assert not labels & {f"{tmp_path.name}/{name}" for name in ("poisoned.pth", "other.pth", "text.onnx")}
+    notes = capsys.readouterr().err
+    assert notes.count("note: not among the models") == 3  # once for each
+    assert "poisoned.pth: bad value of 'threshold' — expected a number, found nan" in notes
+    assert "bad value of 'dev_scores.bonafide'" in notes and "expected an ONNX file" in notes
 
 
 def test_models_are_loaded_once_and_old_ones_go(extra):

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 
 from common.errors import UserError
@@ -220,3 +221,26 @@ def test_text_that_is_no_card_is_refused(text):
 def test_a_card_names_every_training_set(database_path, name):
     config = {"model_config": {}, "track": "LA", "database_path": database_path}
     assert ModelCard.of({"sha256": "x", "config": config}, "best.pth").trained_on == f"{name} (track LA)"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"threshold": float("nan")},
+        {"threshold": "0"},
+        {"threshold": True},
+        {"calibration": [1, 2]},
+        {"calibration": {"a": 1.0}},
+        {"calibration": {"a": float("inf"), "b": 0.0}},
+        {"dev_scores": 3},
+        {"dev_scores": {"bonafide": [1.0]}},
+        {"dev_scores": {"bonafide": torch.zeros(2, 2), "spoof": torch.zeros(1)}},
+        {"dev_scores": {"bonafide": torch.tensor([float("nan")]), "spoof": torch.zeros(1)}},
+        {"dev_scores": {"bonafide": ["x"], "spoof": [[1], [1, 2]]}},
+        {"config": {"model_config": {}, "track": "LA", "database_path": 3}},
+        {"config": {"model_config": {}, "track": "LA", "database_path": ["x" * 2000]}},
+    ],
+)
+def test_fields_of_a_checkpoint_are_checked_as_those_of_a_card(fields):
+    with pytest.raises(UserError, match="checkpoint best.pth: bad value of"):
+        ModelCard.of({"sha256": "x", "config": {"model_config": {}}, **fields}, "best.pth")
