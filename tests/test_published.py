@@ -17,6 +17,7 @@ from common.errors import UserError
 from config import load_config
 from models import build_model
 from models.published import NAMES, RAWGAT, RAWGAT_FIRST, as_published, read_published
+from training.model import load_initial
 from utils import load_checkpoint, load_model
 
 RAWGAT_CONFIG = load_config(ROOT / "config" / "RawGATST_baseline.conf").model_config
@@ -51,6 +52,14 @@ def test_ssl_anti_spoofing_gives_the_authors_logits(shared):
 def test_ssl_anti_spoofing_gets_its_names_back(tiny_ssl):
     found = read_published(tiny_ssl)
     assert same(as_published(found.weights, NAMES["SSL_AASIST"], found.unused), tiny_ssl)
+
+
+def test_fine_tuning_needs_no_other_file(shared):
+    """--init with the published recipe: the encoder and its last layer are the checkpoint's, nothing is downloaded."""
+    pytest.importorskip("transformers")
+    config = load_config(ROOT / "config" / "SSL_AASIST.conf")
+    model = load_initial(config, str(shared / "fixtures" / "weights" / "SSL_Anti-spoofing_tiny.pth"))
+    assert model.model_config["layers"] == "last" and model.model_config["encoder_config"]["hidden_size"] == 128
 
 
 def test_a_newer_torch_names_the_positions_otherwise(tiny_ssl):
