@@ -45,7 +45,7 @@ def server(args, temporary: str | None = None, *options: str) -> Iterator[tuple[
         yield process.stdout.readline().strip(), process.pid
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
 
 
 def memory(pid: int) -> float:
@@ -162,7 +162,7 @@ def soak(args, files: list[Path], folder: Path) -> None:
         before, most = disk_use(temporary), [0.0]
 
         def visit(number: int) -> list[tuple[float, bool]]:
-            client, seen = Client(url, verbose=False), []
+            client, seen = Client(url, verbose=False, httpx_kwargs={"timeout": 120}), []
             while time.monotonic() < deadline:
                 asked = time.monotonic()
                 result = client.predict(handle_file(files[number]), args.model, api_name="/score")["results"][0]
@@ -178,13 +178,15 @@ def soak(args, files: list[Path], folder: Path) -> None:
         watcher = threading.Thread(target=watch)
         watcher.start()
         strangers = Strangers(url, stop) if args.hostile else None
-        with ThreadPoolExecutor(args.users) as pool:
-            seen = [answer for answers in pool.map(visit, range(args.users)) for answer in answers]
-        stop.set()
+        try:
+            with ThreadPoolExecutor(args.users) as pool:
+                seen = [answer for answers in pool.map(visit, range(args.users)) for answer in answers]
+        finally:
+            stop.set()
         watcher.join()
         if strangers:
             strangers.report()
-            labels = Client(url, verbose=False).predict(api_name="/models")
+            labels = Client(url, verbose=False, httpx_kwargs={"timeout": 120}).predict(api_name="/models")
             print(f"  models on offer: {', '.join(labels)}")
             time.sleep(60 * 3 * KEEP_MINUTES + 10)
             after = disk_use(temporary)
