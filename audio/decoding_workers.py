@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from audio.reading import Recording, RecordingFacts
 from common.limited import limit_memory
 
 PATIENCE = 10.0  # seconds for ten seconds of sound, which take milliseconds
+START_PATIENCE = 120.0  # seconds for a worker's imports, on a busy machine from a network disk
 WORKER_MEMORY = 1 << 30  # bytes on top of what the imports take: no valid file needs a tenth of it
 
 
@@ -79,7 +81,9 @@ class RemoteRecording:
 
     def _receive(self) -> np.ndarray | RecordingFacts | AudioError:
         found = f"nothing for {PATIENCE:g} s"
-        if self.worker.pipe.poll(PATIENCE):
+        if not self.worker.await_start():
+            found = f"no decoder that starts (exit code {self.worker.process.exitcode})"
+        elif self.worker.pipe.poll(PATIENCE):
             # A message may stop half-way, and recv would wait for the rest for ever.
             watchdog = threading.Timer(PATIENCE, self.worker.process.kill)
             watchdog.start()
@@ -110,6 +114,14 @@ class _DecodingWorker:
         self.process = context.Process(target=_decode, args=(theirs, self.channel), daemon=True)
         self.process.start()
         theirs.close()
+        self.started = False
+
+    def await_start(self) -> bool:
+        """Whether the process is there and decodes."""
+        if not self.started and self.pipe.poll(START_PATIENCE):
+            with suppress(EOFError, OSError):  # it died
+                self.started = self.pipe.recv()
+        return self.started
 
     def stop(self) -> None:
         self.process.kill()
@@ -126,6 +138,7 @@ def _decode(pipe, channel: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the libraries print a line for every damaged frame
     limit_memory(WORKER_MEMORY)
+    pipe.send(True)  # ready
     while True:
         try:
             path = pipe.recv()

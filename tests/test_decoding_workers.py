@@ -113,3 +113,16 @@ def test_workers_do_not_import_torch():
     code = "import sys, audio.decoding_workers; print('torch' in sys.modules, 'av' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_slow_start_is_no_fault_of_the_file(folder, monkeypatch):
+    monkeypatch.setattr(decoding_workers, "PATIENCE", 0.5)  # a process takes longer to start
+    for _, recording in recordings([folder / "1.flac"], 1):
+        assert len(read(recording)) == RATE
+
+
+def test_a_worker_that_does_not_start_costs_the_file(folder, monkeypatch):
+    monkeypatch.setattr(decoding_workers, "_decode", os._exit)
+    for _, recording in recordings([folder / "1.flac"], 1):
+        with pytest.raises(AudioError, match="no decoder that starts"):
+            list(recording)
