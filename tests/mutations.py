@@ -32,11 +32,12 @@ from safetensors.torch import save as save_safetensors
 
 from common.command import run
 from scoring.engine_choice import load_engine
+from scoring.engines import open_exported
 from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx, probe_waveforms
 from utils import load_model
 
-MEMORY, SECONDS, WALL_SECONDS = 8 << 30, 10, 60
+MEMORY, SECONDS, WALL_SECONDS = 8 << 30, 10, 600
 VALUES = [
     None, True, -1, 10**30, math.nan, math.inf, "text", "", [], {}, [1, [2]], {"a": 1}, {"a": math.nan, "b": 0.0},
     {"bonafide": [1.0], "spoof": ["x"]}, {"bonafide": torch.zeros(2, 2), "spoof": torch.zeros(1)},
@@ -154,7 +155,7 @@ class Mutations:
 
     def sparse(self) -> Mutated:
         name = self.random.choice(["a.pth", "a.onnx", "a.safetensors"])
-        return Mutated(name, self.pth, hole=self.random.choice([3 << 30, 200_000_000_000]))
+        return Mutated(name, self.pth, hole=self.random.choice([1 << 30, 200_000_000_000]))
 
     # -------------------------------------------------------------------------------------------- the other formats
 
@@ -276,13 +277,16 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def score(path: Path) -> None:
-    """What `inference.py` does with a checkpoint; prints one line."""
-    engine, _ = load_engine(path, "onnx" if path.suffix == ".onnx" else "torch", device="cpu")
+def score(path: Path, guarded: bool) -> None:
+    """What `inference.py` does with a checkpoint; prints one line. guarded: an exported model in its own process."""
+    if path.suffix == ".onnx" and not guarded:
+        engine = open_exported(path, "onnx")
+    else:
+        engine, _ = load_engine(path, "onnx" if path.suffix == ".onnx" else "torch", device="cpu")
     print(f"scores {engine.logits(probe_waveforms(engine.nb_samp)).ravel()[:2]}")
 
 
-def attempt(mutated: Mutated, folder: Path) -> Outcome:
+def attempt(mutated: Mutated, folder: Path, guarded: bool = True) -> Outcome:
     """Score with the file in a process of its own, below 8 GB of memory."""
     path, out = folder / mutated.name, folder / "output"
     with path.open("wb") as file:
@@ -298,7 +302,7 @@ def attempt(mutated: Mutated, folder: Path) -> Outcome:
         torch.set_num_threads(1)  # the threads of this process are not in the child
         code = 99
         try:
-            run(lambda: score(path))
+            run(lambda: score(path, guarded))
         except SystemExit as end:
             code = end.code
         except BaseException:
@@ -332,7 +336,9 @@ def main(count: int) -> None:
         for number in range(count):
             kind = mutations.KINDS[number % len(mutations.KINDS)]
             mutated, began = mutations.make(kind), time.monotonic()
-            outcome = attempt(mutated, Path(name))
+            outcome = attempt(mutated, Path(name), guarded=False)  # a process to start takes longer than to score
+            if complaint(mutated, outcome):
+                outcome = attempt(mutated, Path(name))
             codes[kind, outcome.code] += 1
             if number % 100 == 99:
                 print(f"{number + 1} done", flush=True)
