@@ -20,6 +20,7 @@ from torch import nn
 
 from common.command import Parser, run
 from common.errors import UserError
+from common.escaping import printable
 from common.files import replacing
 from common.memory import read_regular
 from common.schema import is_plain
@@ -223,7 +224,7 @@ def _foreign_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> dic
     if found is None:
         return {"model": weights, "config": None}
     if found.note:
-        print(f"note: {path}: {found.note}", file=sys.stderr)
+        print(printable(f"note: {path}: {found.note}"), file=sys.stderr)
     return {"model": found.weights, "config": {"model_config": found.model_config}, "unused": found.unused}
 
 
@@ -294,12 +295,12 @@ def describe_checkpoint(path: str | os.PathLike) -> str:
     facts = {"architecture": config["model_config"]["architecture"], "parameters": f"{count:,}"}
     if "database_path" in config:
         paths = config["database_path"]  # one string in checkpoints of older versions
-        facts["trained on"] = paths if isinstance(paths, str) else " ".join(paths)
+        facts["trained on"] = " ".join(map(str, paths)) if isinstance(paths, list) else paths
     if checkpoint.get("dev_eer") is not None:
         facts["dev EER"] = f"{100 * checkpoint['dev_eer']:.3f} %"
     facts |= {name: checkpoint[name] for name in ("epoch", "threshold", "calibration") if name in checkpoint}
-    facts |= {"fields": ", ".join(sorted(checkpoint)), "SHA-256": checkpoint["sha256"]}
-    return "\n".join(f"{name:<13} {value}" for name, value in facts.items())
+    facts |= {"fields": ", ".join(sorted(map(str, checkpoint))), "SHA-256": checkpoint["sha256"]}
+    return "\n".join(f"{name:<13} {printable(value)}" for name, value in facts.items())
 
 
 def main() -> None:

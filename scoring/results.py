@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import UserError
-from common.escaping import csv_cell
+from common.escaping import csv_cell, printable
 from common.files import exclusive_file, replacing
 
 BEGIN, END = b'{"schema": "aasist.inference', b"]}\n"
@@ -46,7 +46,7 @@ class ResultsFile:
             with path.open("rb") as file:
                 found = file.readline()
             if ours and found not in (b"", first) and found.startswith(BEGIN):
-                print(f"note: {path} is of another model or other settings: starting anew", file=sys.stderr)
+                print(printable(f"note: {path} is of another model or other settings: starting anew"), file=sys.stderr)
                 overwrite = True
             if overwrite or not found:
                 for part in _part_paths(path):

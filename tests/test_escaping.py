@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import save_tiny
+from conftest import TINY_MODEL, save_tiny
 
 import evaluation
 import inference
@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.escaping import csv_cell, latex, printable
 from metrics.tables import format_latex
 from plots.style import literal
+from utils import describe_checkpoint
 
 RATE = 16_000
 FORGED = "bona fide      9.9999  victim.wav"
@@ -105,6 +106,12 @@ def test_file_names_forge_no_output_of_inference(tiny, tmp_path, monkeypatch, ca
     assert [row["file"] for row in rows] == [str(file) for file in files]  # begin with the folder
     assert rows[3]["utt_id"] == "'=HYPERLINK('evil')"
     assert float(rows[0]["score"]) == results[0]["score"]
+
+
+def test_what_a_checkpoint_says_forges_no_output(tmp_path):
+    config = {"model_config": TINY_MODEL, "track": "LA", "database_path": "/data\n\x1b[2Jdev EER  0.000 %"}
+    text = describe_checkpoint(save_tiny(tmp_path / "tiny.pth", config=config))
+    assert all(line.isprintable() for line in text.split("\n")) and r"/data\n\x1b[2Jdev EER" in text
 
 
 def test_attack_names_forge_no_output_of_evaluation(tmp_path, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from common.escaping import printable
 from common.files import naming
 from config import Config
 
@@ -85,7 +86,8 @@ class RunLog:
 def _cut_off(path: Path, size: int) -> None:
     """Keep the first `size` bytes; of a file that has lost its end, the whole lines, and say so."""
     if (found := path.stat().st_size) < size:
-        print(f"note: {path} has lost its last {size - found:,} bytes; the run goes on without them", file=sys.stderr)
+        note = f"note: {path} has lost its last {size - found:,} bytes; the run goes on without them"
+        print(printable(note), file=sys.stderr)
         size = path.read_bytes().rfind(b"\n") + 1
     os.truncate(path, size)
 

@@ -37,7 +37,7 @@ def train_seeds(
     finished, failures = [], []
     for seed in seeds:
         own = path.with_name(f"{path.name}_seed{seed}")
-        print(f"seed {seed}: {own}", flush=True)
+        print(printable(f"seed {seed}: {own}"), flush=True)
         try:
             wanted = replace(config, seed=seed)
             resume = not overwrite and is_run_of(own, wanted)
