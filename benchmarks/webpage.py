@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import soundfile
 
-KEEP_MINUTES = 0.5  # with --hostile: disk use must be back soon
+KEEP_MINUTES = 2  # with --hostile: longer than anybody waits in the queue
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 
@@ -188,9 +188,12 @@ def soak(args, files: list[Path], folder: Path) -> None:
             strangers.report()
             labels = Client(url, verbose=False, httpx_kwargs={"timeout": 120}).predict(api_name="/models")
             print(f"  models on offer: {', '.join(labels)}")
-            time.sleep(60 * 3 * KEEP_MINUTES + 10)
-            after = disk_use(temporary)
-            print(f"  disk use: {before:.1f} MiB before, at most {most[0]:.1f} MiB, {after:.1f} MiB afterwards")
+            stopped = time.monotonic()
+            deadline = stopped + 60 * (KEEP_MINUTES + 4)
+            while (after := disk_use(temporary)) > before + 0.1 and time.monotonic() < deadline:
+                time.sleep(1)
+            print(f"  disk use: {before:.1f} MiB before, at most {most[0]:.1f} MiB,", end=" ")
+            print(f"{after:.1f} MiB {time.monotonic() - stopped:.0f} s after the last request")
     times, wrong = sorted(seconds for seconds, _ in seen), sum(not own for _, own in seen)
     worst, quarter = times[int(0.95 * len(times))], max(1, len(sizes) // 4)
     second, last = statistics.median(sizes[quarter : 2 * quarter]), statistics.median(sizes[-quarter:])
