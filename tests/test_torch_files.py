@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from conftest import save_tiny
+from conftest import TINY_MODEL, save_tiny
 from mutations import bad_pickles, entries_of, zipped
 
 from common import memory
@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.memory import available_memory, read_regular
 from common.torch_files import DTYPES, read_torch
 from models import build_model
-from utils import load_checkpoint, load_model
+from utils import describe_checkpoint, load_checkpoint, load_model
 
 CONTENT = {
     "weights": {str(dtype): torch.ones(3, 2).to(dtype) for dtype in DTYPES.values()},
@@ -149,3 +149,10 @@ def test_a_configuration_of_terabytes_is_refused_before_anything_is_made(model_c
 def test_fields_of_other_types_are_named(tmp_path, fields, words):
     with pytest.raises(UserError, match=words):
         load_model(save_tiny(tmp_path / "a.pth", **fields))
+
+
+def test_inspect_shows_any_field_on_its_line(tmp_path):
+    config = {"model_config": TINY_MODEL, "database_path": 3}
+    path = save_tiny(tmp_path / "a.pth", config=config, epoch="1\nSHA-256 0", threshold={1: 2})
+    lines = describe_checkpoint(path).splitlines()
+    assert len([line for line in lines if line.startswith("SHA-256")]) == 1 and "trained on    3" in lines
