@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import RawIOBase
 from itertools import groupby
 from operator import itemgetter
 
@@ -85,11 +86,8 @@ class Recording:
         self._clipped, self._cancelled_seconds = 0, 0.0
         with self._open() as file:
             before, sha256 = os.fstat(file.fileno()), hashlib.sha256()
-            while self.hashed and (piece := file.read(HASHED_BYTES)):
-                sha256.update(piece)
-                if len(piece) == HASHED_BYTES:
-                    yield np.empty(0, np.float32)  # a sign of life: hashing a large file takes longer than anyone waits
-            file.seek(0)
+            if self.hashed:
+                yield from _hash(file, sha256)
             decoder = AudioDecoder(self.path, file)
             for block in _at_16_khz(self._mono(decoder.blocks())):
                 total += len(block)
@@ -162,6 +160,15 @@ class Recording:
             expected, found = "floats within ±1 (divide integers by their full scale)", f"{peak:.0f}"
             raise AudioError("wrong_scale", f"audio {self.path} has samples far beyond full scale", expected, found)
         return peak
+
+
+def _hash(file: RawIOBase, sha256) -> Iterator[np.ndarray]:
+    """Empty blocks, as signs of life: a large file takes longer than anyone waits for a block."""
+    while piece := file.read(HASHED_BYTES):
+        sha256.update(piece)
+        if len(piece) == HASHED_BYTES:
+            yield np.empty(0, np.float32)
+    file.seek(0)
 
 
 def read(path: str | os.PathLike, max_seconds: float = MAX_SECONDS) -> np.ndarray:

@@ -84,15 +84,13 @@ def score_batch(
     header = judge.header() | {"engine": detector.engine_facts()}
     with outputs.kept_results() if processes.is_main else nullcontext() as path:
         path = processes.broadcast(path)
-        document = None
-        if path and processes.is_main:
-            document = _earlier_results(path, header, names, outputs, processes.tick)
+        kept = path and processes.is_main
+        document = _earlier_results(path, header, names, outputs, processes.tick) if kept else None
         processes.meet("start")
         to_do = processes.broadcast(_without_result(files, document))
         part = path and processes.size > 1
         own_document = ResultsFile(process_part_path(path, processes.rank), header, ours=True) if part else document
-        failures, drawn = 0, Counter()
-        keep_seconds = PICTURED_SECONDS if outputs.figures else 0
+        failures, drawn, keep_seconds = 0, Counter(), PICTURED_SECONDS if outputs.figures else 0
         own = to_do[processes.rank :: processes.size]
         for scored in with_progress(detector, judge, own, workers, keep_seconds, processes.tick):
             on_result(scored.result)
@@ -106,10 +104,7 @@ def score_batch(
         processes.meet("end")
         drawn = sum(processes.gather(drawn), Counter())
         if document:
-            document.merge_parts(names)
-            failures = sum(result["error"] is not None for result in document.read(names))
-            failures += write_tables(document, utt_ids, outputs)
-            document.close()
+            failures = _finish(document, names, utt_ids, outputs)
     if processes.is_main:
         _say_where(outputs, drawn[True])
     return BatchFailures(failures, drawn[False])
@@ -124,6 +119,15 @@ def _earlier_results(
     if outdated := _outdated(document, names, on_progress):
         document.drop(outdated)
     return document
+
+
+def _finish(document: ResultsFile, names: list[str], utt_ids: dict[Path, str], outputs: BatchOutputs) -> int:
+    """Gather the results of all processes and write the tables; returns the files that failed."""
+    document.merge_parts(names)
+    failures = sum(result["error"] is not None for result in document.read(names))
+    failures += write_tables(document, utt_ids, outputs)
+    document.close()
+    return failures
 
 
 def _outdated(document: ResultsFile, names: list[str], on_progress: Callable[[], object]) -> set[str]:
