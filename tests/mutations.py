@@ -155,7 +155,7 @@ class Mutations:
 
     def sparse(self) -> Mutated:
         name = self.random.choice(["a.pth", "a.onnx", "a.safetensors"])
-        return Mutated(name, self.pth, hole=self.random.choice([1 << 30, 200_000_000_000]))
+        return Mutated(name, self.pth, refused=False, hole=self.random.choice([1 << 30, 200_000_000_000]))
 
     # -------------------------------------------------------------------------------------------- the other formats
 
