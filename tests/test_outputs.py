@@ -117,6 +117,18 @@ def test_inference_writes_every_kind_of_result_to_stdout(tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
+def test_a_full_disk_is_named_with_the_file_and_leaves_the_old_one(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "old.txt"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*old\.txt: No space left on device"):
+        write_text(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
 # ------------------------------------------------------------------------------------------------------- two writers
 
 
