@@ -9,6 +9,7 @@ Whatever the object does — crash, take all memory, never end — the caller ge
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ class LimitedProcess:
     def __init__(self, make: Callable, *arguments: Any, facts: Sequence[str], memory: int, seconds: int):
         self.what, self.patience = f"{arguments[0]} cannot be used", 10 * seconds
         self.bounds = f"at most {memory >> 20:,} MiB, and {seconds} s for a call"
+        self.lock = threading.Lock()
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         work = (make, arguments, facts)
@@ -36,10 +38,11 @@ class LimitedProcess:
         self.facts = self._receive()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """What the object's method returns."""
-        with suppress(ConnectionError):  # `_receive` says why
-            self.pipe.send((method, arguments))
-        return self._receive()
+        """What the object's method returns; one call at a time, from whatever thread."""
+        with self.lock:
+            with suppress(ConnectionError):  # `_receive` says why
+                self.pipe.send((method, arguments))
+            return self._receive()
 
     def close(self) -> None:
         self.pipe.close()
