@@ -124,6 +124,16 @@ def test_a_file_that_changes_while_it_is_read_has_no_hash(tmp_path):
     assert samples + sum(map(len, blocks)) == 30 * RATE and recording.facts.sha256 is None
 
 
+def test_signs_of_life_while_a_large_file_is_hashed_are_no_sound(detector, tmp_path, monkeypatch):
+    path = noise(tmp_path / "a.wav", seconds=2)
+    expected = detector.score_file(path)
+    monkeypatch.setattr(reading, "HASHED_BYTES", 1000)
+    assert len(next(iter(reading.Recording(path, hashed=True)))) == 0
+    assert detector.score_file(path) == expected
+    (scored,) = detector.score_recordings([path], detector.judge(), keep_seconds=10)
+    np.testing.assert_array_equal(scored.samples, reading.read(path))
+
+
 def test_results_of_an_older_version_have_no_hash_and_are_scored_anew(batch, tmp_path):
     batch()
     lines = (tmp_path / "r.json").read_text().splitlines(keepends=True)
