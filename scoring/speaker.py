@@ -66,7 +66,7 @@ class Encoder:
     def __init__(self):
         import torch
 
-        from models.Whisper_ASP import mel_filters
+        from models.Whisper_Stats import mel_filters
 
         package = find_spec("resemblyzer")  # not imported: it would need packages that nothing here uses
         if package is None:

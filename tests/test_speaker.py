@@ -5,6 +5,7 @@ The embeddings are made here; one test needs Resemblyzer.
 
 from collections.abc import Iterator
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,6 +121,19 @@ def test_a_broken_reference_is_named(known):
     (known / "broken.wav").write_bytes(b"RIFF")
     with pytest.raises(UserError, match=r"--reference .*broken.wav"):
         Reference.of_files(sorted(known.iterdir()), 8000)
+
+
+def test_the_encoder_takes_the_packages_weights_without_importing_it(tmp_path, monkeypatch):
+    """Random ones of the same form: an embedding of length 1, whatever the level above silence."""
+    torch.manual_seed(0)
+    parts = {"lstm": torch.nn.LSTM(40, 256, 3), "linear": torch.nn.Linear(256, 256)}
+    state = {f"{name}.{key}": x for name, part in parts.items() for key, x in part.state_dict().items()}
+    torch.save({"model_state": state | {"similarity_weight": torch.ones(1)}, "step": 1}, tmp_path / "pretrained.pt")
+    monkeypatch.setattr(speaker, "find_spec", lambda name: SimpleNamespace(origin=tmp_path / "__init__.py"))
+    encoder, x = speaker.Encoder(), 0.001 * np.random.default_rng(0).standard_normal(4 * RATE)
+    embedding = encoder(x)
+    assert embedding.shape == (256,) and np.linalg.norm(embedding) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(encoder(2 * x), embedding, atol=1e-5)
 
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch):
