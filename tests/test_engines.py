@@ -291,7 +291,7 @@ def test_a_flipped_bit_is_noticed(tiny_onnx, tmp_path, number):
     data = bytearray(tiny_onnx.read_bytes())
     data[len(data) * (number + 1) // 6] ^= 1 << number
     (tmp_path / "flipped.onnx").write_bytes(data)
-    with pytest.raises(UserError, match="it is damaged"):
+    with pytest.raises(UserError, match="it is damaged|cannot load model"):
         open_exported(tmp_path / "flipped.onnx")
 
 
