@@ -1,6 +1,6 @@
 """Score audio: is this speech bona fide or spoofed?
 
-    python inference.py sample.m4a                                          # the bundled detector, LCNN-mixed
+    python inference.py sample.m4a                                          # the bundled detector, Whisper-broad
     python inference.py sample.m4a --model AASIST                           # the authors' own, downloaded once
     python inference.py --model weights/swa.pth --audio_dir samples/ --batch --save_json
     python inference.py --audio sample.mp3 --explain                        # inference_results/sample.png

@@ -1,6 +1,6 @@
 """Seeds, device and precision, checkpoints; and what a checkpoint file holds.
 
-python utils.py inspect models/weights/LCNN-mixed.pth
+python utils.py inspect models/weights/Whisper-broad.pth
 """
 
 import hashlib

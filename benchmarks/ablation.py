@@ -1,6 +1,6 @@
 """What each part of a recipe contributes: the recipe without each augmentation and without each source, over seeds.
 
-    python benchmarks/ablation.py --config config/shipped.conf --epochs 2 --seeds 1 2 3 --jobs 2
+    python benchmarks/ablation.py --config config/LCNN-mixed.conf --epochs 2 --seeds 1 2 3 --jobs 2
 
 Trains for --epochs epochs, with the recipe's schedule over these, and scores the dev set `--set` with the last weights.
 Finished runs stay in --output_dir; the same command goes on.
@@ -122,7 +122,7 @@ def measure(path: Path, data_set: str, seen: set[str]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=ROOT / "config" / "shipped.conf")
+    parser.add_argument("--config", type=Path, default=ROOT / "config" / "LCNN-mixed.conf")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=1, help="number of runs at once")

@@ -1,6 +1,6 @@
 """How far single cues tell the classes of a training set apart: as recorded, and as a recipe trains on them.
 
-    python benchmarks/cues.py --config config/shipped.conf
+    python benchmarks/cues.py --config config/LCNN-mixed.conf
 
 Prints a table of EERs in percent; 50 tells nothing. docs/check_data.md defines the cues. They are measured on the
 random crops of one epoch.
@@ -43,7 +43,7 @@ def crop_cues(waveforms: Waveforms, length: int, config: Config) -> dict[str, Cu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=ROOT / "config" / "shipped.conf")
+    parser.add_argument("--config", type=Path, default=ROOT / "config" / "LCNN-mixed.conf")
     config = load_config(parser.parse_args().config)
     plain = replace(config, augmentation=(), vocode=(), balance=())
     train, length = open_partition(config.database_path, config.track, "train"), config.model_config["nb_samp"]

@@ -22,16 +22,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.command import run
 from common.errors import UserError
-from config import load_config
+from config import Config, load_config
 from corpora.asvspoof import ASVspoof2019
 from corpora.folders import CsvList
-from corpora.trials import Partition
+from corpora.trials import Partition, Trial
+from corpora.waveforms import Waveforms
+from data_utils import score_loader
 from metrics.calibration import fit_calibration
 from metrics.costs import CostModel, compute_cllr
 from metrics.error_rates import compute_eer
@@ -43,6 +46,7 @@ ASSIGNED = Path(__file__).with_name("generalise_folds.csv")  # the fold of each 
 DEV = 0.04  # fraction of the training clips that shows how a dev set of the training sources flatters
 MIN_CLIPS = 5  # of a generator whose EER counts; 20 of a bona fide source
 DEFINITE = math.log(4)  # |LLR| of a verdict with 80 % confidence
+LOADING = Config(model_config={}, batch_size=16, num_workers=0)
 EVEN = CostModel(0.5, 0.495, 0.005, c_fa_cm=1.0)  # a spoof is as likely as bona fide speech, both errors cost the same
 
 # Generators that share the network which makes the waveform, or the whole model, are one family.
@@ -74,6 +78,10 @@ class Clip:
     speaker: str
     attack: str
     source: str
+
+    @classmethod
+    def of(cls, trial: Trial) -> "Clip":
+        return cls(Path(trial.utt_id), trial.key, trial.speaker, trial.attack, trial.source)
 
     @property
     def families(self) -> frozenset[str]:
@@ -156,7 +164,7 @@ def write_folds(data: Path, folder: Path) -> None:
         counts = (len(held) - len(spoof), len(spoof), len({clip.source for clip in held}))
         print(f"{fold:<6}{counts[0]:>10}{counts[1]:>7}{counts[2]:>9}{len({clip.attack for clip in spoof}):>12}", end="")
         print(f"{len(kept):>7}{len(others) - len(kept):>10}")
-    write_list(folder / "all.csv", [(clip, "dev" if dev else "train") for clip, dev in zip(clips, is_dev, strict=True)])
+    write_list(folder / "all.csv", [(clip, "train") for clip in clips])
 
 
 def write_list(path: Path, rows: Iterable[tuple[Clip, str]]) -> None:
@@ -203,14 +211,24 @@ def score(args) -> None:
     for model in args.models:
         detector = Detector.from_checkpoint(model)
         for fold in range(FOLDS):
-            path = args.output / "scored" / f"{Path(model).stem}_fold{fold}.txt"
-            if path.exists():
-                continue
-            trials, files = (held := held_out(args.output, fold)).trials, held.files.values()
-            scores = [result.score for result in detector.score_files(list(files), detector.judge(), workers=1)]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            columns = ([getattr(trial, column) for trial in trials] for column in ("utt_id", "attack", "key"))
-            write_scores(path, *columns, np.array(scores))
+            if not scores_path(args.output, Path(model).stem, fold).exists():
+                held = held_out(args.output, fold)
+                loader = score_loader(Waveforms(held), detector.engine.nb_samp, LOADING)
+                scores = detector.score(x for x, _ in tqdm(loader, f"{model}, fold {fold}", disable=None))
+                write_fold_scores(args.output, Path(model).stem, fold, held, scores)
+
+
+def scores_path(folder: Path, system: str, fold: int) -> Path:
+    return folder / "scored" / f"{system}_fold{fold}.txt"
+
+
+def write_fold_scores(folder: Path, system: str, fold: int, held: Partition, scores: np.ndarray) -> Path:
+    """Write the score file of a fold's eval trials; returns its path."""
+    path = scores_path(folder, system, fold)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = ([getattr(trial, column) for trial in held.trials] for column in ("utt_id", "attack", "key"))
+    write_scores(path, *columns, scores)
+    return path
 
 
 def held_out(folder: Path, fold: int) -> Partition:
@@ -230,12 +248,18 @@ class HeldOut:
     source: np.ndarray  # (N,) str
 
     @classmethod
+    def of(cls, partition: Partition, scores: np.ndarray) -> "HeldOut":
+        columns = ([getattr(trial, name) for trial in partition.trials] for name in ("attack", "source"))
+        return cls(scores, partition.is_bonafide(), *map(np.array, columns))
+
+    @classmethod
     def read(cls, path: Path, partition: Partition) -> "HeldOut":
         found = read_scores(path)
-        of = dict(zip(found.utt_id.tolist(), found.score.tolist(), strict=True))
-        trials = partition.trials
-        columns = ([getattr(trial, name) for trial in trials] for name in ("attack", "source"))
-        return cls(np.array([of[trial.utt_id] for trial in trials]), partition.is_bonafide(), *map(np.array, columns))
+        score_of = dict(zip(found.utt_id.tolist(), found.score.tolist(), strict=True))
+        return cls.of(partition, np.array([score_of[trial.utt_id] for trial in partition.trials]))
+
+    def eer(self) -> float:
+        return compute_eer(self.score[self.is_bonafide], self.score[~self.is_bonafide]).eer
 
     def weights(self) -> np.ndarray:
         """(N,): sources of bona fide speech and generators weigh as the square root of their clips."""
@@ -261,7 +285,7 @@ def measures(folds: Sequence[HeldOut]) -> dict[str, list[float]]:
     found, generators, sources = defaultdict(list), {}, {}
     for held, llr in zip(folds, calibrated(folds), strict=True):
         label, definite, wrong = held.is_bonafide, np.abs(llr) > DEFINITE, (llr > 0) != held.is_bonafide
-        found["EER"].append(100 * compute_eer(held.score[label], held.score[~label]).eer)
+        found["EER"].append(100 * held.eer())
         found["Cllr"].append(compute_cllr(llr[label], llr[~label]))
         found["definite"].append(100 * definite.mean())
         found["definite wrong"].append(100 * wrong[definite].mean())
@@ -286,10 +310,16 @@ def found_scores(folder: Path) -> dict[str, dict[str, dict[int, Path]]]:
     for path in sorted((folder / "runs").glob("*/scores/eval_ema.txt")):
         if run_of := re.fullmatch(r"\w+?_(.+)_ep\d+_bs\d+_fold(\d)_seed(\d+)", path.parts[-3]):
             found[run_of[1]][run_of[3]][int(run_of[2])] = path
-    for path in sorted((folder / "scored").glob("*.txt")):
+    for path in sorted((folder / "scored").glob("*_fold?.txt")):
         name, fold = path.stem.split("_fold")
         found[name][""][int(fold)] = path
     return found
+
+
+def spread(values: Sequence[float], decimals: int) -> str:
+    """Mean ± standard deviation; of one value the value."""
+    mean = f"{np.mean(values):.{decimals}f}"
+    return f"{mean} ± {np.std(values):.{decimals}f}" if len(values) > 1 else mean
 
 
 def report(args) -> None:
@@ -303,10 +333,7 @@ def report(args) -> None:
             for name, found in measures(folds).items():
                 values[name] += found
         runs = f"{len(by_seed)} × {min(map(len, by_seed.values()))}"
-        cells = [
-            f"{np.mean(each):.{2 if name == 'Cllr' else 1}f} ± {np.std(each):.{2 if name == 'Cllr' else 1}f}"
-            for name, each in values.items()
-        ]
+        cells = [spread(each, 2 if name == "Cllr" else 1) for name, each in values.items()]
         rows.append([system, runs, *cells])
     header = ["system", "seeds × folds", *values]
     for row in (header, ["---"] * len(header), *rows):

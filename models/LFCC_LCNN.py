@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from common.memory import require_memory
 from common.schema import parse, require
 
-from .layers import SAMPLE_RATE, fp32, output_layer, random_band
+from .layers import SAMPLE_RATE, LogFilterBank, fp32, output_layer, random_band
 
 NYQUIST = SAMPLE_RATE // 2
 EPS = float(np.finfo(np.float32).eps)
@@ -87,7 +87,7 @@ def bins(size: int, highest: float) -> np.ndarray:
     return np.arange(int(size * highest / SAMPLE_RATE) + 1)
 
 
-class LinearFilterBank(nn.Module):
+class LinearFilterBank(LogFilterBank):
     """log10 energies of triangular filters of equal width up to `highest` Hz: power (B, bins, L) → (B, filters, L)."""
 
     def __init__(self, filters: int, size: int, highest: float):

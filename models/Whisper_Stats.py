@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from common.schema import parse, require
 
-from .layers import SAMPLE_RATE, fp32, output_layer, random_band
+from .layers import SAMPLE_RATE, LogFilterBank, fp32, output_layer, random_band
 
 MAX_FRAMES = 1500  # positions of Whisper's encoder: 30 s
 LEVEL, SILENCE = 0.05, 1e-5  # root mean square that every chunk is brought to; what lies below is not raised further
@@ -58,7 +58,7 @@ class Model(nn.Module):
     def __init__(self, model_config: dict):
         super().__init__()
         c = parse(ModelConfig, model_config, "model_config.")
-        self.nb_samp, self.pooled, self.frozen = c.nb_samp, c.layers, c.freeze
+        self.nb_samp, self.pooled = c.nb_samp, c.layers
         self.encoder = WhisperEncoder(c.layers[-1], c.hidden, c.heads, c.mels).requires_grad_(not c.freeze)
         self.spectrum = SpectrumStatistics()
         features = 2 * c.hidden * len(c.layers) + self.spectrum.size
@@ -71,15 +71,20 @@ class Model(nn.Module):
 
         freq_aug: flatten random neighbouring mel filters; only in training mode.
         """
+        features = self.describe(x, freq_aug)
+        with fp32(x):
+            hidden = self.standardise(features)
+            return hidden, self.out_layer(hidden)
+
+    def describe(self, x: Tensor, freq_aug: bool = False) -> Tensor:
+        """Waveforms (B, T) → the statistics (B, features), as they are."""
         with fp32(x):
             # Levels differ between the classes of most corpora, and say nothing about a recording.
             x = x.float() * (LEVEL / x.float().square().mean(dim=1, keepdim=True).sqrt().clamp(min=SILENCE))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            layers = self.encoder(x, freq_aug and self.training)
+        layers = self.encoder(x, freq_aug and self.training)
         with fp32(x):
             pooled = [mean_and_deviation(layers[number - 1].float(), dim=1) for number in self.pooled]
-            hidden = self.standardise(torch.cat([*pooled, self.spectrum(x)], dim=1))
-            return hidden, self.out_layer(hidden)
+            return torch.cat([*pooled, self.spectrum(x)], dim=1)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """The parameters that `optim_config.encoder_lr` applies to; none if the encoder is frozen."""
@@ -105,13 +110,25 @@ class SpectrumStatistics(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("fourier", fourier_kernels(self.WINDOW), persistent=False)
-        self.size = 6 * (self.WINDOW // 2 + 1) - 2
+        self.logarithm = LogSpectrum(self.WINDOW, self.FLOOR)
+        self.size = 6 * len(self.logarithm.centres) - 2
 
     def forward(self, x: Tensor) -> Tensor:
-        log = (power_spectrum(x, self.fourier, self.HOP) + self.FLOOR).log()  # (B, F, frames)
+        log = self.logarithm(power_spectrum(x, self.fourier, self.HOP))  # (B, F, frames)
         over_time = (log[:, :, 1:] - log[:, :, :-1]).abs()
         over_frequency = (log[:, 1:] - log[:, :-1]).abs()
         return torch.cat([mean_and_deviation(each, dim=2) for each in (log, over_time, over_frequency)], dim=1)
+
+
+class LogSpectrum(LogFilterBank):
+    """The natural logarithm of each bin of a Fourier transform of `size` samples."""
+
+    def __init__(self, size: int, floor: float):
+        super().__init__()
+        self.floor, self.centres = floor, frequencies(size)
+
+    def forward(self, power: Tensor) -> Tensor:
+        return (power + self.floor).log()
 
 
 class WhisperEncoder(nn.Module):
@@ -186,20 +203,38 @@ class LogMel(nn.Module):
 
     def __init__(self, mels: int):
         super().__init__()
-        hertz = np.arange(self.WINDOW // 2 + 1) * SAMPLE_RATE / self.WINDOW
         self.register_buffer("fourier", fourier_kernels(self.WINDOW), persistent=False)
-        self.register_buffer("filters", torch.from_numpy(mel_filters(mels, hertz).astype(np.float32)), persistent=False)
+        self.filter_bank = MelFilterBank(mels, self.WINDOW)
 
     def forward(self, x: Tensor, mask: bool = False) -> Tensor:
         """mask: set random neighbouring filters to the mean of all."""
         with fp32(x):
             power = power_spectrum(x.float(), self.fourier, self.HOP)[..., :-1]  # (B, 201, L)
-            mel = (self.filters @ power).clamp(min=1e-10).log10()
+            mel = self.filter_bank(power) / np.log(10)
             mel = torch.maximum(mel, mel.amax(dim=(1, 2), keepdim=True) - 8)
             if mask:
                 filters = mel.shape[1]
                 mel[:, random_band(filters, filters // 3)] = mel.mean(dim=1, keepdim=True)
             return (mel + 4) / 4
+
+
+class MelFilterBank(LogFilterBank):
+    """Natural logarithms of energies of triangular mel filters; `size`: samples of the Fourier transform."""
+
+    def __init__(self, mels: int, size: int):
+        super().__init__()
+        hertz = frequencies(size)
+        filters = mel_filters(mels, hertz)
+        self.centres = filters @ hertz / filters.sum(axis=1)
+        self.register_buffer("filters", torch.from_numpy(filters.astype(np.float32)), persistent=False)
+
+    def forward(self, power: Tensor) -> Tensor:
+        return (self.filters @ power).clamp(min=1e-10).log()
+
+
+def frequencies(size: int) -> np.ndarray:
+    """(bins,) Hz of a Fourier transform of `size` samples."""
+    return np.arange(size // 2 + 1) * SAMPLE_RATE / size
 
 
 def fourier_kernels(window: int) -> Tensor:

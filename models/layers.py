@@ -49,6 +49,12 @@ class SincBank(nn.Module):
         return band_pass
 
 
+class LogFilterBank(nn.Module):
+    """Base of banks that turn power spectra into log energies, power (B, bins, L) → (B, C, L)."""
+
+    centres: np.ndarray  # (C,) Hz, of the filters
+
+
 def random_band(filters: int, widest: int) -> slice:
     """Frequency masking: a random range of fewer than `widest` of the `filters` filters; it may be empty."""
     width = int(torch.rand(()) * min(widest, filters))

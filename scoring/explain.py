@@ -22,8 +22,7 @@ from torch.nn import functional as F
 
 from audio import SAMPLE_RATE
 from common.errors import UserError
-from models.layers import SincBank
-from models.LFCC_LCNN import LinearFilterBank
+from models.layers import LogFilterBank, SincBank
 
 COLUMN = SAMPLE_RATE // 100  # samples: 10 ms
 NEIGHBOURS = (3, 9)  # bands × columns to average: AASIST's pooling sends the gradient to one band in three; 90 ms
@@ -45,12 +44,12 @@ def saliency(model: nn.Module, chunk: np.ndarray, start: float = 0.0, target: st
     The evidence for "spoof" is the negative score, −logits[:, 1]; that for "bonafide" is the score. Products are
     averaged with their signs, then cut at 0. Cut first, they show little but the speech's energy, and random weights
     give nearly the same map (the sanity check of Adebayo et al., NeurIPS 2018, arXiv 1810.03292).
-    With several banks (models/Ensemble.py) their maps are summed at the first one's frequencies.
+    With several banks (models/Ensemble.py, Whisper_Stats.py) their maps are summed at the first one's frequencies.
     The model is left unchanged. Raises UserError when it has no filter bank.
     """
     from scipy.ndimage import uniform_filter
 
-    banks = [module for module in model.modules() if isinstance(module, SincBank | LinearFilterBank)]
+    banks = [module for module in model.modules() if isinstance(module, SincBank | LogFilterBank)]
     if not banks:
         raise UserError("this model's scores cannot be explained", "a filter bank", type(model).__name__)
     columns, frequencies = max(len(chunk) // COLUMN, 1), centres(banks[0])
@@ -58,7 +57,7 @@ def saliency(model: nn.Module, chunk: np.ndarray, start: float = 0.0, target: st
     for bank, (y, gradient) in zip(banks, _outputs_and_gradients(model, banks, chunk, SIGN[target]), strict=True):
         # A sinc bank's output y stands for the activation |y| that the model uses: y · ∂/∂y = |y| · ∂/∂|y|. That is the
         # derivative with respect to log |y|. The other kind of bank gives logarithms already.
-        by_logarithm = gradient if isinstance(bank, LinearFilterBank) else y * gradient
+        by_logarithm = gradient if isinstance(bank, LogFilterBank) else y * gradient
         own = F.adaptive_avg_pool1d(by_logarithm, columns).cpu().numpy()
         evidence += own if bank is banks[0] else _moved(own, centres(bank), frequencies)
     weight = uniform_filter(evidence.astype(np.float32), NEIGHBOURS).clip(min=0)
@@ -66,7 +65,7 @@ def saliency(model: nn.Module, chunk: np.ndarray, start: float = 0.0, target: st
 
 
 def _outputs_and_gradients(
-    model: nn.Module, banks: Sequence[SincBank | LinearFilterBank], chunk: np.ndarray, sign: int
+    model: nn.Module, banks: Sequence[SincBank | LogFilterBank], chunk: np.ndarray, sign: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """For each bank its output (F, ·), and the gradient of sign · score with respect to it."""
     outputs, training = {}, model.training
@@ -96,9 +95,9 @@ def _moved(evidence: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray
     return interp1d(old, per_hertz, axis=0, bounds_error=False, fill_value=0)(new) * np.gradient(new)[:, None]
 
 
-def centres(bank: SincBank | LinearFilterBank) -> np.ndarray:
+def centres(bank: SincBank | LogFilterBank) -> np.ndarray:
     """(F,) Hz: the centre of gravity of each filter's power response."""
-    if isinstance(bank, LinearFilterBank):
+    if isinstance(bank, LogFilterBank):
         return bank.centres
     power = np.abs(np.fft.rfft(bank.band_pass[:, 0].cpu().numpy(), 4096)) ** 2  # (F, 2049)
     return power @ np.fft.rfftfreq(4096, 1 / SAMPLE_RATE) / power.sum(axis=1)

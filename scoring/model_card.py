@@ -51,7 +51,8 @@ class ModelCard:
         fields = {key: checkpoint.get(key) for key in ("threshold", "calibration", "dev_scores")}
         fields["dev_scores_of"] = checkpoint.get("dev_scores_of", cls.dev_scores_of)
         if fields["threshold"] is not None:
-            fields["threshold_source"] = f"EER point on {fields['dev_scores_of']}"
+            found = f"EER point on {fields['dev_scores_of']}"
+            fields["threshold_source"] = checkpoint.get("threshold_source", found)
         elif known and known.threshold is not None:
             fields |= {"threshold": known.threshold, "threshold_source": "EER point of the published LA eval scores"}
         identity = {"name": name, "sha256": checkpoint["sha256"], "model_config": config["model_config"]}

@@ -30,7 +30,7 @@ SIZES = {
     "RawNet2_baseline": 17_621_410,
     "RawGATST_baseline": 437_034,
     "LFCC_LCNN": 270_338,
-    "shipped": 263_396,
+    "LCNN-mixed": 263_396,
 }
 TINY = {
     "AASIST": TINY_MODEL,

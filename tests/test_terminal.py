@@ -30,4 +30,3 @@ def test_words_for_numbers():
     ]  # fmt: skip
     assert progress_bar(0.5) == "████████████░░░░░░░░░░░░ 50 %"
     assert [fit_width(text, 5) for text in ("abc", "abcdefg", "中文字", "")] == ["abc  ", "ab…fg", "中…字", "     "]
-

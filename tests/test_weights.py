@@ -124,25 +124,34 @@ def test_a_bad_address(tmp_path, monkeypatch):
 def test_the_bundled_checkpoint_is_in_the_repository_and_whole():
     path = locate(BUNDLED)
     assert path == ROOT / "models" / "weights" / f"{BUNDLED}.pth"
-    assert path.stat().st_size <= 2_000_000
+    assert path.stat().st_size <= 40_000_000
     assert hashlib.sha256(path.read_bytes()).hexdigest() == KNOWN[BUNDLED].sha256
     checkpoint = load_model(path)[1]
     card = ModelCard.of(checkpoint, path)
     assert (card.name, card.trained_on) == (BUNDLED, KNOWN[BUNDLED].trained_on)
+    assert "left out of training" in card.dev_scores_of and card.threshold_source.endswith(card.dev_scores_of)
     bonafide, spoof = (np.array(card.dev_scores[key]) for key in ("bonafide", "spoof"))
-    assert card.threshold == pytest.approx(compute_eer(bonafide, spoof).threshold, abs=1e-5)
+    assert card.calibration.llr(card.threshold) == pytest.approx(0, abs=1e-9)  # verdict and probability agree
     assert card.calibration.a > 0 and checkpoint["dev_eer"] == pytest.approx(compute_eer(bonafide, spoof).eer)
     points = [card.threshold, *(operating_point(card, None, far)[0] for far in (0.05, 0.01))]
     assert points == sorted(points)
 
 
+PLACES = {"seed", "num_workers", "cache_path", "database_path", "eval_sets"}
+
+
 def test_the_bundled_checkpoint_is_what_its_recipe_makes():
-    """Three seeds of the model, data and augmentation in config/shipped.conf, except the data's folders."""
-    checkpoint, recipe = load_model(locate(BUNDLED))[1], to_dict(load_config(ROOT / "config" / "shipped.conf"))
+    checkpoint, recipe = load_model(locate(BUNDLED))[1], to_dict(load_config(ROOT / "config" / f"{BUNDLED}.conf"))
+    assert {name for name, value in recipe.items() if checkpoint["config"][name] != value} <= PLACES
+
+
+def test_lcnn_mixed_is_what_its_recipe_makes():
+    """Three seeds of the model, data and augmentation in config/LCNN-mixed.conf, except the data's folders."""
+    checkpoint, recipe = load_model(locate("LCNN-mixed"))[1], to_dict(load_config(ROOT / "config" / "LCNN-mixed.conf"))
     made, (one, together) = checkpoint["config"], (c.pop("model_config") for c in (recipe, checkpoint["config"]))
     assert checkpoint["seeds"] == [1, 2, 3] and together == one | {"members": 3 * one["members"]}
-    differ = {name for name, value in recipe.items() if made[name] != value}
-    assert differ <= {"seed", "num_workers", "cache_path", "database_path", "eval_sets"}
+    differ = {name for name, value in recipe.items() if made.get(name, value) != value}  # newer keys are missing
+    assert differ <= PLACES
 
 
 def test_a_changed_bundled_checkpoint_is_refused(tmp_path, monkeypatch):
@@ -167,7 +176,7 @@ def test_a_file_goes_before_a_name_and_a_folder_does_not(server, shared, tmp_pat
 
 @pytest.mark.parametrize("model", ["none.pth", "aasist", "", "AASIST/../x", "a\0b", "."])
 def test_neither_a_file_nor_a_name(model):
-    with pytest.raises(UserError, match=f"cannot read checkpoint .*one of {BUNDLED}, AASIST, AASIST-L"):
+    with pytest.raises(UserError, match=f"cannot read checkpoint .*one of {BUNDLED}, LCNN-mixed, AASIST, AASIST-L"):
         locate(model)
 
 

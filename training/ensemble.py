@@ -1,6 +1,6 @@
 """The runs of several seeds as one model: an Ensemble (models/Ensemble.py), whose score is the mean of theirs.
 
-    python main.py --config config/shipped.conf --seeds 1 2 3    # leaves <run>_seeds/weights/joined.pth
+    python main.py --config config/LCNN-mixed.conf --seeds 1 2 3    # leaves <run>_seeds/weights/joined.pth
 
 Networks from different seeds make different mistakes. The mean needs no choice of a best seed, and so no luck.
 """

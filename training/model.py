@@ -20,8 +20,8 @@ RESOLVED = frozenset({"encoder_config", "do_normalize", "layers", "fusion", "pre
 def load_initial(config: Config, weights: str | None) -> nn.Module:
     """The configured model, fresh or with weights (a file, or a name). Raises UserError when they do not fit.
 
-    An encoder is not downloaded when its architecture is stored with the weights. Whisper_Stats also takes Whisper's own
-    published weights, for its encoder; the other layers are fresh then.
+    An encoder is not downloaded when its architecture is stored with the weights. Whisper_Stats also takes Whisper's
+    own published weights, for its encoder; the other layers are fresh then.
     """
     if not weights:
         return build_model(config.model_config)
