@@ -38,6 +38,11 @@ def find_checkpoints(folders: Sequence[Path]) -> dict[str, str]:
     return found
 
 
+def known_here() -> list[str]:
+    """The known checkpoints whose files are on the machine."""
+    return [name for name in KNOWN if checkpoint_path(name).is_file()]
+
+
 @cache
 def read_card(path: Path, modified: int) -> tuple[ModelCard, float | None] | Exception:
     """The card of a checkpoint, and its dev EER if it has one; or why it has none, which goes to the server's log.

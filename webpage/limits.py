@@ -8,7 +8,7 @@ with waveform and spectrogram (plots/recording.py).
 from dataclasses import dataclass
 
 MAX_FILES = 500  # checked together in "Several files"
-MAX_COMPARED_MODELS = 4
+MAX_COMPARED_MODELS = 6
 MAX_CHUNK_BUTTONS = 240  # more buttons are too many to use; the figure shows every chunk
 MAX_JOBS = 2  # visitors served at a time: one recording is scored while the figures of another are drawn
 JOB_QUEUE = {"concurrency_id": "jobs", "concurrency_limit": MAX_JOBS}  # gradio's options of every event that is a job

@@ -10,8 +10,8 @@ from common.errors import UserError
 from scoring.results import write_csv
 from scoring.speaker import is_installed
 from scoring.verdict import VERDICT_WORDS
-from scoring.weights import KNOWN
 from webpage.api import ScoringApi
+from webpage.checkpoints import known_here
 from webpage.examples import example_files
 from webpage.exports import EXPORTS, write_exports, write_wav
 from webpage.figures import figure_panels, score_histogram
@@ -122,7 +122,7 @@ class Page:
 
     def _add_comparison(self) -> None:
         label, most = "Models to compare on the recording above", MAX_COMPARED_MODELS
-        several = {"multiselect": True, "max_choices": most, "value": [*KNOWN], "elem_id": "compared"}
+        several = {"multiselect": True, "max_choices": most, "value": known_here(), "elem_id": "compared"}
         self.compared = self.gr.Dropdown(self._model_labels(), label=label, **several)
         go, cancel = self._add_go_and_cancel("Compare", "compare")
         self.comparison = self._html("", elem_id="comparison")
