@@ -1,7 +1,7 @@
 """A partition of a data set → its samples → fixed-length crops → batches.
 
 `preflight` checks that the files are there. `open_waveforms` may keep their samples, so that no epoch decodes anything;
-where samples come from never changes a batch.
+where samples come from never changes a batch. The file is longer than others because peers import all of it from here.
 
     python data_utils.py check /data/LA    # is a data set sound? (docs/check_data.md)
 """
