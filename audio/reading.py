@@ -25,7 +25,7 @@ from common.errors import UserError
 LONGEST_GAP = 0.1  # s of silence in place of damaged packets; `read` refuses more
 MAX_SECONDS = 3600.0  # `read` refuses longer files: an hour is 230 MB of float32
 LONGEST_SECONDS = 24 * 3600.0  # a day: a small file may decode to years, which takes no memory but never ends
-HASHED_BYTES = 1 << 24  # at once
+HASHED_BYTES = 1 << 20  # at once
 CLIPPED = 0.999  # of full scale
 LOUDEST = 16.0  # of full scale (24 dB above it): no mix reaches it, but integers stored as floats do
 POLARITY_SECONDS = 0.5  # the channels are compared piece by piece
