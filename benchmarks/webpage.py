@@ -86,9 +86,10 @@ def click(page, file: Path) -> float:
 def disk_use(folder: Path) -> float:
     """MiB of all files below `folder`."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # just removed
-            total += path.stat().st_size if path.is_file() else 0
+    for parent, _, files in os.walk(folder):  # which passes over folders that were just removed
+        for file in files:
+            with suppress(OSError):
+                total += os.path.getsize(os.path.join(parent, file))
     return total / 2**20
 
 
