@@ -193,7 +193,7 @@ def train_fold(args, fold: int, seed: int) -> int:
     config = load_config(args.config)
     comment = f"fold{fold}_seed{seed}"
     name = f"{config.track}_{Path(args.config).stem}_ep{config.num_epochs}_bs{config.batch_size}_{comment}"
-    if (args.output / "runs" / name / "scores" / "eval_ema.txt").exists():
+    if final_scores(args.output / "runs" / name):
         return 0
     command = [sys.executable, str(ROOT / "main.py"), "--output_dir", str(args.output / "runs")]
     if (args.output / "runs" / name).exists():
@@ -204,6 +204,13 @@ def train_fold(args, fold: int, seed: int) -> int:
         command += ["--init", args.init] if args.init else []
     threads = str(max(1, os.cpu_count() // args.jobs))
     return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": threads}).returncode
+
+
+def final_scores(run_folder: Path) -> Path | None:
+    """The eval scores of a finished run's last weights: the mean of steps if it has one, else that of epochs."""
+    files = [run_folder / "scores" / f"eval_{name}.txt" for name in ("ema", "swa")]
+    finished = run_folder.is_dir() and '"event": "end"' in (run_folder / "log.jsonl").read_text()
+    return next((file for file in files if file.exists()), None) if finished else None
 
 
 def score(args) -> None:
@@ -305,15 +312,19 @@ def measures(folds: Sequence[HeldOut]) -> dict[str, list[float]]:
 
 
 def found_scores(folder: Path) -> dict[str, dict[str, dict[int, Path]]]:
-    """The score files by system, seed ("" if it has none) and fold."""
+    """The score files by system, seed ("" if it has none) and fold, where all folds are done."""
     found: dict = defaultdict(lambda: defaultdict(dict))
-    for path in sorted((folder / "runs").glob("*/scores/eval_ema.txt")):
-        if run_of := re.fullmatch(r"\w+?_(.+)_ep\d+_bs\d+_fold(\d)_seed(\d+)", path.parts[-3]):
-            found[run_of[1]][run_of[3]][int(run_of[2])] = path
+    for run_folder in sorted((folder / "runs").glob("*_fold?_seed*")):
+        parts = re.fullmatch(r"\w+?_(.+)_ep\d+_bs\d+_fold(\d)_seed(\d+)", run_folder.name)
+        if parts and (path := final_scores(run_folder)):
+            found[parts[1]][parts[3]][int(parts[2])] = path
     for path in sorted((folder / "scored").glob("*_fold?.txt")):
         name, fold = path.stem.split("_fold")
         found[name][""][int(fold)] = path
-    return found
+    whole = {
+        name: {seed: files for seed, files in seeds.items() if len(files) == FOLDS} for name, seeds in found.items()
+    }
+    return {name: seeds for name, seeds in whole.items() if seeds}
 
 
 def spread(values: Sequence[float], decimals: int) -> str:
@@ -325,8 +336,10 @@ def spread(values: Sequence[float], decimals: int) -> str:
 def report(args) -> None:
     """Print a row for each system: each number's mean and standard deviation over folds and seeds."""
     partitions = [held_out(args.output, fold) for fold in range(FOLDS)]
-    rows = []
-    for system, by_seed in found_scores(args.output).items():
+    rows, systems = [], found_scores(args.output)
+    if not systems:
+        raise UserError(f"nothing to report in {args.output}", f"scores of all {FOLDS} folds of a system", "none")
+    for system, by_seed in systems.items():
         values = defaultdict(list)
         for files in by_seed.values():
             folds = [HeldOut.read(path, partitions[fold]) for fold, path in sorted(files.items())]

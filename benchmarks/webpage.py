@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 import soundfile
+from gradio_client import Client, handle_file
 
 KEEP_MINUTES = 2  # with --hostile: longer than anybody waits in the queue
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -145,36 +147,17 @@ def soak(args, files: list[Path], folder: Path) -> None:
 
     With --hostile, strangers attack meanwhile, and a poisoned checkpoint is among the models.
     """
-    from gradio_client import Client, handle_file
-
     from scoring.detector import Detector
 
     detector = Detector.from_checkpoint(args.model, engine="auto")
     expected = [detector.score_file(file).score for file in files]
-    temporary, models = folder / "temporary", folder / "models"
+    temporary = folder / "temporary"
     temporary.mkdir()
-    models.mkdir()
-    options = []
-    if args.hostile:
-        (models / "poisoned.pth").write_bytes(b"PK\x03\x04" + bytes(1 << 20))
-        options = ["--models", str(models), "--keep_minutes", str(KEEP_MINUTES)]
+    options = poisoned_models(folder / "models") if args.hostile else []
     with server(args, str(temporary), *options) as (url, pid):
         deadline, sizes, stop = time.monotonic() + 60 * args.minutes, [], threading.Event()
         refused: Counter[str] = Counter()
         before, most = disk_use(temporary), [0.0]
-
-        def visit(number: int) -> list[tuple[float, bool]]:
-            client, seen = Client(url, verbose=False, httpx_kwargs={"timeout": 120}), []
-            while time.monotonic() < deadline:
-                asked = time.monotonic()
-                try:
-                    result = client.predict(handle_file(files[number]), args.model, api_name="/score")["results"][0]
-                except Exception as error:  # on a busy machine a visitor may have to ask again
-                    refused[str(error)[:80]] += 1
-                    continue
-                own = result["file"] == files[number].name and abs(result["score"] - expected[number]) < 1e-4
-                seen.append((time.monotonic() - asked, own))
-            return seen
 
         def watch() -> None:
             while not stop.wait(1):
@@ -186,7 +169,8 @@ def soak(args, files: list[Path], folder: Path) -> None:
         strangers = Strangers(url, stop) if args.hostile else None
         try:
             with ThreadPoolExecutor(args.users) as pool:
-                seen = [answer for answers in pool.map(visit, range(args.users)) for answer in answers]
+                visits = partial(visit, url, args.model, deadline, refused)
+                seen = [answer for answers in pool.map(visits, files, expected) for answer in answers]
         finally:
             stop.set()
         watcher.join()
@@ -194,19 +178,57 @@ def soak(args, files: list[Path], folder: Path) -> None:
             strangers.report()
             labels = Client(url, verbose=False, httpx_kwargs={"timeout": 120}).predict(api_name="/models")
             print(f"  models on offer: {', '.join(labels)}")
-            stopped = time.monotonic()
-            deadline = stopped + 60 * (KEEP_MINUTES + 4)
-            while (after := disk_use(temporary)) > before + 0.1 and time.monotonic() < deadline:
-                time.sleep(1)
-            print(f"  disk use: {before:.1f} MiB before, at most {most[0]:.1f} MiB,", end=" ")
-            print(f"{after:.1f} MiB {time.monotonic() - stopped:.0f} s after the last request")
+        print(f"{args.users} users, {args.minutes:g} min:")
+        report_visits(seen, refused, sizes)
+        if strangers:
+            report_disk_use(temporary, before, most[0])
+
+
+def poisoned_models(folder: Path) -> list[str]:
+    """Options of a page that offers a folder with a broken checkpoint, and keeps nothing long."""
+    folder.mkdir()
+    (folder / "poisoned.pth").write_bytes(b"PK\x03\x04" + bytes(1 << 20))
+    return ["--models", str(folder), "--keep_minutes", str(KEEP_MINUTES)]
+
+
+def visit(
+    url: str, model: str, deadline: float, refused: Counter[str], file: Path, expected: float
+) -> list[tuple[float, bool]]:
+    """Ask for the score of a file until the deadline: the seconds of each answer, and whether it was the expected one.
+
+    refused: counts why the page asked to try again, as it does on a busy machine.
+    """
+    client, seen = Client(url, verbose=False, httpx_kwargs={"timeout": 120}), []
+    while time.monotonic() < deadline:
+        asked = time.monotonic()
+        try:
+            result = client.predict(handle_file(file), model, api_name="/score")["results"][0]
+        except Exception as error:
+            refused[str(error)[:80]] += 1
+            continue
+        own = result["file"] == file.name and abs(result["score"] - expected) < 1e-4
+        seen.append((time.monotonic() - asked, own))
+    return seen
+
+
+def report_visits(seen: list[tuple[float, bool]], refused: Counter[str], sizes: list[float]) -> None:
+    """seen: seconds of each answer, and whether it was the visitor's own. sizes: MiB of the server, over time."""
     times, wrong = sorted(seconds for seconds, _ in seen), sum(not own for _, own in seen)
     worst, quarter = times[int(0.95 * len(times))], max(1, len(sizes) // 4)
     second, last = statistics.median(sizes[quarter : 2 * quarter]), statistics.median(sizes[-quarter:])
-    print(f"{args.users} users, {args.minutes:g} min: {len(seen)} answers, {wrong} wrong or mixed up")
+    print(f"  {len(seen)} answers, {wrong} wrong or mixed up")
     print(f"  asked to try again: {dict(refused) or 'nobody'}")
     print(f"  waited {statistics.median(times):.2f} s in the median, {worst:.2f} s in the worst 5 %")
     print(f"  memory {second:.0f} MiB in the second quarter, {last:.0f} MiB in the last, at most {max(sizes):.0f} MiB")
+
+
+def report_disk_use(folder: Path, before: float, most: float) -> None:
+    """Wait until the page has removed what was left to it."""
+    stopped = time.monotonic()
+    while (after := disk_use(folder)) > before + 0.1 and time.monotonic() < stopped + 60 * (KEEP_MINUTES + 4):
+        time.sleep(1)
+    print(f"  disk use: {before:.1f} MiB before, at most {most:.1f} MiB,", end=" ")
+    print(f"{after:.1f} MiB {time.monotonic() - stopped:.0f} s after the last request", flush=True)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ Under torchrun the processes divide the files; the first one merges their result
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -90,15 +90,9 @@ def score_batch(
         to_do = processes.broadcast(_without_result(files, document))
         part = path and processes.size > 1
         own_document = ResultsFile(process_part_path(path, processes.rank), header, ours=True) if part else document
-        failures, drawn, keep_seconds = 0, Counter(), PICTURED_SECONDS if outputs.figures else 0
-        own = to_do[processes.rank :: processes.size]
-        for scored in with_progress(detector, judge, own, workers, keep_seconds, processes.tick):
-            on_result(scored.result)
-            failures += scored.result.error is not None
-            if own_document:
-                own_document.append(scored.result.to_dict() | {"utt_id": utt_ids[scored.result.path]})
-            if outputs.figures and not scored.result.error:
-                drawn[_draw(scored, judge, detector, outputs, utt_ids[scored.result.path])] += 1
+        own, keep_seconds = to_do[processes.rank :: processes.size], PICTURED_SECONDS if outputs.figures else 0
+        scored = with_progress(detector, judge, own, workers, keep_seconds, processes.tick)
+        failures, drawn = _record(scored, detector, judge, own_document, outputs, utt_ids, on_result)
         if part:
             own_document.close()
         processes.meet("end")
@@ -108,6 +102,28 @@ def score_batch(
     if processes.is_main:
         _say_where(outputs, drawn[True])
     return BatchFailures(failures, drawn[False])
+
+
+def _record(
+    recordings: Iterable[ScoredRecording],
+    detector: Detector,
+    judge: Judge,
+    document: ResultsFile | None,
+    outputs: BatchOutputs,
+    utt_ids: dict[Path, str],
+    on_result: Callable[[FileResult], object],
+) -> tuple[int, Counter]:
+    """Enter each result into the document, draw its figure; returns the files that failed, and figures by success."""
+    failures, drawn = 0, Counter()
+    for scored in recordings:
+        result, utt_id = scored.result, utt_ids[scored.result.path]
+        on_result(result)
+        failures += result.error is not None
+        if document:
+            document.append(result.to_dict() | {"utt_id": utt_id})
+        if outputs.figures and not result.error:
+            drawn[_draw(scored, judge, detector, outputs, utt_id)] += 1
+    return failures, drawn
 
 
 def _earlier_results(

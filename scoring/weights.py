@@ -31,7 +31,7 @@ OFFICIAL = {  # the authors' own
     "AASIST-L": KnownCheckpoint("814331d088032bb4c3fa61cc014789eadeed464209dd094ab3a2dd6ffbdce27a", _LA),
 }
 BUNDLED = "Whisper-broad"  # the bundled detector: docs/model_card.md
-_BROAD = "three hours of speech of 45 sources in many languages, 80 kinds of synthesis among them"
+_BROAD = "3.5 hours of speech in many languages: 41 sources of genuine speech, 98 generators"
 _MIXED = "73 minutes, mostly English, of seven sources; vocoders, a neural codec, classical synthesizers and A01–A06"
 KNOWN = {
     BUNDLED: KnownCheckpoint("b582f7ea772e7af8deec371219dedcc99e73ab4faca7c1f3c58200efaf92eb10", _BROAD),

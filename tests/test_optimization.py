@@ -4,7 +4,7 @@ import copy
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,14 +18,7 @@ from training.optimization import Stepper, build_optimizer, follow, learning_rat
 WEIGHTS = (0.3, 0.7)
 LABELS = torch.tensor([0, 1, 0, 0, 1, 0])
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A second thread only slows down so small a model."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 The embeddings are made here; one test needs Resemblyzer.
 """
 
-from collections.abc import Iterator
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -20,14 +19,7 @@ from scoring.speaker import ChunkLikeness, Reference, likeness_text
 
 RATE = 16_000
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small gain nothing from a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def voice(direction: int, spread: float, count: int, seed: int = 0) -> np.ndarray:
