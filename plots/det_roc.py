@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plots.style import WIDTH, add_legend, column_figure, curve_style, format_percent, line_handle, style_axes
+from plots.style import SMALL, WIDTH, add_legend, column_figure, curve_style, format_percent, line_handle, style_axes
 
 if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
     from matplotlib.figure import Figure
@@ -17,11 +17,12 @@ Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # system → (frr, far): f
 def det_curve(curves: Curves, eer: Mapping[str, float]) -> "Figure":
     """Detection error trade-off on probit axes (Martin et al., Eurospeech 1997), with EERs marked on the diagonal.
 
-    Points outside the axes are cut (a rate of 0 is infinitely far); an EER outside is marked in the nearest corner.
+    Points outside the axes are cut (a rate of 0 is infinitely far). A system without errors has no curve: the legend
+    says so, and a hollow mark stands in the corner.
     """
     from scipy.special import ndtr, ndtri
 
-    labels = [f"{name}: EER {format_percent(eer[name])} %" for name in curves]
+    labels = [f"{name}: EER {format_percent(eer[name])} %" + ("" if eer[name] else ", no curve") for name in curves]
     figure, axes = column_figure(WIDTH - 0.25, FAR, FRR)
     low, high, ticks = _det_axis([100 * eer[name] for name in curves])
     for set_scale in (axes.set_xscale, axes.set_yscale):
@@ -30,13 +31,19 @@ def det_curve(curves: Curves, eer: Mapping[str, float]) -> "Figure":
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.plot([low, high], [low, high], color="0.6", linewidth=0.6)
+    handles = []
     for index, (name, rates) in enumerate(curves.items()):
         # Rates of 0 and 1 would break the line; a tenth of the lower limit is far enough outside.
         frr, far = (np.clip(100 * np.asarray(rate), low / 10, 100 - low / 10) for rate in rates)
         axes.plot(far, frr, **curve_style(index))
-        point = np.clip(100 * eer[name], low, high)
-        axes.plot([point], [point], **curve_style(index, marker=True), clip_on=False, zorder=5)
-    add_legend(figure, [line_handle(**curve_style(index, marker=True)) for index in range(len(labels))], labels)
+        point, look = np.clip(100 * eer[name], low, high), curve_style(index, marker=True)
+        if not eer[name]:
+            look |= {"linestyle": "none", "markerfacecolor": "white", "markeredgecolor": look["color"]}
+        axes.plot([point], [point], **look, clip_on=False, zorder=5)
+        handles.append(line_handle(**look))
+    if 0 in eer.values():
+        axes.annotate("0 %: no errors", (low, low), (6, 5), textcoords="offset points", fontsize=SMALL)
+    add_legend(figure, handles, labels)
     return figure
 
 
@@ -66,8 +73,10 @@ def roc_curve(curves: Curves, auc: Mapping[str, float]) -> "Figure":
     free = all(np.interp(46, np.sort(x), np.sort(y)) > 50 for x, y in percent)
     figure, axes = column_figure((1 if free else 1.8) * (WIDTH - 0.25), FAR, ACCEPTED)
     if free:
-        inset = axes.inset_axes([0.49, 0.13, 0.39, 0.36])
+        inset = axes.inset_axes([0.51, 0.18, 0.36, 0.27])
         style_axes(inset, "", "")
+        inset.set_title("FAR on a log scale", fontsize=SMALL, loc="right", pad=2)
+        inset.set_xlabel("FAR (%)", fontsize=SMALL, labelpad=1)
         inset.yaxis.tick_right()  # on the left its numbers would lie on the diagonal
     else:
         axes.set_subplotspec(figure.add_gridspec(2, 1, height_ratios=(4, 3))[0])

@@ -26,7 +26,9 @@ def draw(
     figures = {
         "det": partial(det_curve, curves, {name: result["eer_percent"] / 100 for name, result in results.items()}),
         "roc": partial(roc_curve, curves, {name: result["auc"] for name, result in results.items()}),
-        "attack_eer": partial(attack_eer, {name: _attack_eers(result) for name, result in results.items()}),
+        "attack_eer": partial(
+            attack_eer, {name: _attack_eers(result) for name, result in results.items()}, _attack_trials(results)
+        ),
     }
     own = list(systems) if own is None else own
     for name in own:
@@ -41,7 +43,7 @@ def draw(
             f"score_distributions{suffix}": partial(
                 score_distributions, scores.bonafide, scores.spoof, threshold, deployed
             ),
-            f"confusion{suffix}": partial(confusion_matrix, decisions[0]["confusion"], threshold),
+            f"confusion{suffix}": partial(confusion_matrix, decisions[0]["confusion"], threshold, name),
             f"score_scatter{suffix}": partial(score_scatter, scores.score, scores.is_bonafide, threshold, deployed),
             f"score_boxes{suffix}": partial(score_boxes, groups, threshold, deployed),
         }
@@ -57,3 +59,13 @@ def _attack_eers(result: dict) -> dict[str, tuple[float, float | None, float | N
         else (row["eer_percent"] / 100, None, None)
         for attack, row in rows.items()
     }
+
+
+def _attack_trials(results: dict[str, dict]) -> dict[str, int]:
+    """Trials of each attack, or of all spoofs together; none where the systems' numbers differ."""
+    counts: dict[str, set[int]] = {}
+    for result in results.values():
+        rows = result["per_attack"] or {"pooled": {"n": result["n_spoof"]}}
+        for attack, row in rows.items():
+            counts.setdefault(attack, set()).add(row["n"])
+    return {attack: numbers.pop() for attack, numbers in counts.items() if len(numbers) == 1}

@@ -1,7 +1,7 @@
 """Figures of scores and decisions: distributions, scatter, boxes, confusion matrix, EER by attack and by condition."""
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,14 +18,17 @@ from plots.style import (
     SMALL,
     SPOOF_COLOUR,
     TEXT,
+    ZERO_MARK,
     add_legend,
     add_threshold,
     column_figure,
     format_percent,
     inner_range,
     line_handle,
+    literal,
     name_rows,
     patch_handle,
+    shorten,
     whole_numbers,
 )
 
@@ -33,6 +36,10 @@ if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+OPAQUE_POINTS = 500  # of a class in a scatter; more of them are translucent
+PAGE_HEIGHT = 8.5  # inches
 
 
 def score_distributions(
@@ -58,7 +65,10 @@ def score_distributions(
 def score_scatter(
     scores: np.ndarray, is_bonafide: np.ndarray, threshold: float, deployed: float | None = None
 ) -> "Figure":
-    """Score of each trial (trials,) in the given order; in a PDF the points are one image (LA eval has 71,237)."""
+    """Score of each trial (trials,) in the given order; in a PDF the points are one image (LA eval has 71,237).
+
+    The more points, the more translucent they are, so that dense places differ from sparse ones.
+    """
     scores, is_bonafide = np.asarray(scores, float), np.asarray(is_bonafide, bool)
     figure, axes = column_figure(2.6, "Trial index", SCORE)
     few = scores.size < 2000
@@ -67,7 +77,9 @@ def score_scatter(
     classes = (("spoof", SPOOF_COLOUR, "x", ~is_bonafide), ("bona fide", BONAFIDE_COLOUR, "o", is_bonafide))
     for name, colour, marker, chosen in classes:
         look = {"color": colour, "marker": marker, "linestyle": "none", "markeredgewidth": 0.6 if few else 0.3}
-        axes.plot(np.flatnonzero(chosen), scores[chosen], markersize=3 if few else 1.2, rasterized=True, **look)
+        alpha = min(1, OPAQUE_POINTS / max(chosen.sum(), 1)) ** 0.5
+        size = 3 if few else 1.2
+        axes.plot(np.flatnonzero(chosen), scores[chosen], markersize=size, alpha=alpha, rasterized=True, **look)
         handles.append(line_handle(markersize=4, **look))
         labels.append(f"{name} (n = {chosen.sum():,})")
     axes.set(ylim=_span(axes, [scores[is_bonafide], scores[~is_bonafide]], threshold, deployed))
@@ -120,30 +132,37 @@ def _span(axes: "Axes", groups: Collection[np.ndarray], *thresholds: float | Non
     return low, high
 
 
-def attack_eer(systems: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]) -> "Figure":
+def attack_eer(
+    systems: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]], trials: Mapping[str, int] = {}
+) -> "Figure":
     """EER of each attack as bars: `{system: {attack: (eer, low, high)}}`, fractions; None = no interval.
 
-    An attack without result (missing or NaN) is marked ×; "pooled" comes last, below a line.
+    trials: how many each attack has, named beside it. A bar has its value beside it unless that would not fit on a
+    page; then a dot marks 0 %. An attack without result (missing or NaN) is marked ×; "pooled" is last, below a line.
     """
     attacks = list(dict.fromkeys(attack for results in systems.values() for attack in results))
     attacks.sort(key=lambda attack: attack == "pooled")
     rows = [[results.get(attack, (None, None, None)) for attack in attacks] for results in systems.values()]
     percent = 100 * np.array(rows, float).reshape(len(systems), len(attacks), 3)  # EER, low, high; None becomes NaN
-    labels = [*systems, *(["no result"] if np.isnan(percent[:, :, 0]).any() else [])]
-    figure, axes = column_figure(_rows_height(len(attacks), 0.08 + 0.045 * len(systems)), "Equal error rate (%)", "")
-    handles = [_bars(axes, bars, index, len(systems)) for index, bars in enumerate(percent)]
-    if len(labels) > len(systems):
-        handles.append(line_handle(**MISSING_MARK))
-    room = 1.2 if len(systems) == 1 else 1.03  # only bars of a single system have numbers beside them
+    with_values = len(attacks) * (row := 0.06 + 0.11 * len(systems)) <= PAGE_HEIGHT
+    row = row if with_values else 0.08 + 0.045 * len(systems)
+    figure, axes = column_figure(_rows_height(len(attacks), row), "Equal error rate (%)", "")
+    handles = [_bars(axes, bars, index, len(systems), with_values) for index, bars in enumerate(percent)]
+    labels = list(systems)
+    for name, mark in _marks(with_values).items():
+        if mark.of(percent[:, :, 0]).any():
+            handles.append(line_handle(**mark.look))
+            labels.append(name)
+    room = 1.25 if with_values else 1.03
     axes.set(xlim=(0, room * (np.nan_to_num(percent).max(initial=0) or 1)))
-    name_rows(axes, attacks)
+    name_rows(axes, attacks, [f", n = {trials[attack]:,}" if attack in trials else "" for attack in attacks])
     if "pooled" in attacks[1:]:
         axes.axhline(len(attacks) - 1.5, color="black", linewidth=0.6)
     add_legend(figure, handles, labels)
     return figure
 
 
-def _bars(axes: "Axes", percent: np.ndarray, index: int, systems: int) -> "Artist":
+def _bars(axes: "Axes", percent: np.ndarray, index: int, systems: int, with_values: bool) -> "Artist":
     """Draw the bars of system number `index`; return a handle for the legend.
 
     percent: (attacks, 3) of EER, low, high; NaN = none. systems: how many there are.
@@ -162,10 +181,10 @@ def _bars(axes: "Axes", percent: np.ndarray, index: int, systems: int) -> "Artis
     # Centred on the interval, because a bootstrap interval need not contain the EER.
     whiskers = {"fmt": "none", "ecolor": "black", "elinewidth": 0.7, "capsize": min(2, 30 * thickness / systems)}
     axes.errorbar((low + high) / 2, rows, xerr=(high - low) / 2, **whiskers)
-    missing = np.isnan(eer)
-    if missing.any():  # an empty line would still count in the layout, at the figure's corner
-        axes.plot(np.zeros(missing.sum()), rows[missing], **MISSING_MARK, clip_on=False)
-    if systems == 1:
+    for mark in _marks(with_values).values():
+        if (marked := mark.of(eer)).any():  # an empty line would still count in the layout, at the figure's corner
+            axes.plot(np.zeros(marked.sum()), rows[marked], **mark.look, clip_on=False)
+    if with_values:
         for row, value, end in zip(rows, eer, np.fmax(eer, high), strict=True):
             if np.isfinite(value):
                 place = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
@@ -173,9 +192,22 @@ def _bars(axes: "Axes", percent: np.ndarray, index: int, systems: int) -> "Artis
     return patch_handle(**look)
 
 
+class _Mark(NamedTuple):
+    """What stands in place of a bar. of: which EERs (attacks,) have it."""
+
+    look: dict
+    of: Callable[[np.ndarray], np.ndarray]
+
+
+def _marks(with_values: bool) -> dict[str, _Mark]:
+    """The marks by their names in the legend; a bar with its value beside it needs none for 0 %."""
+    zero = {} if with_values else {"0 %": _Mark(ZERO_MARK, lambda eer: eer == 0)}
+    return zero | {"no result": _Mark(MISSING_MARK, np.isnan)}
+
+
 def _rows_height(rows: int, row: float) -> float:
     """Height in inches of `rows` rows of `row` inches: at most a page, unless names would then touch."""
-    return 0.5 + max(min(8.5, rows * max(row, 0.17)), rows * LINE_HEIGHT, 0.3)
+    return 0.5 + max(min(PAGE_HEIGHT, rows * max(row, 0.17)), rows * LINE_HEIGHT, 0.3)
 
 
 def robustness(curves: Mapping[str, Mapping[str, float]]) -> "Figure":
@@ -200,11 +232,11 @@ def robustness(curves: Mapping[str, Mapping[str, float]]) -> "Figure":
     return figure
 
 
-def confusion_matrix(matrix: np.ndarray, threshold: float) -> "Figure":
+def confusion_matrix(matrix: np.ndarray, threshold: float, system: str) -> "Figure":
     """Counts [[bona fide accepted, bona fide rejected], [spoof accepted, spoof rejected]], with percent of each row."""
     counts = np.asarray(matrix)
     percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)  # 0, not NaN, for a class without trials
-    figure, axes = column_figure(2.0, "", "")
+    figure, axes = column_figure(2.4, "Decision", "Truth")
     axes.imshow(
         percent, cmap="Blues", vmin=0, vmax=180, aspect="auto"
     )  # 180: black text is readable on the darkest blue
@@ -216,5 +248,6 @@ def confusion_matrix(matrix: np.ndarray, threshold: float) -> "Figure":
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"Trials (and % of the row) at threshold {threshold:.4g}", fontsize=SMALL)
+    title = f"{literal(shorten(system, 40))}\nTrials, and % of the row, at threshold {threshold:.4g}"
+    axes.set_title(title, fontsize=SMALL)
     return figure

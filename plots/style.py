@@ -33,6 +33,7 @@ DASHES = ("-", *((0, gaps) for gaps in ((5, 1), (1, 1), (5, 1, 1, 1), (9, 3), (2
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "/////", "", ".....", "\\\\\\\\\\", "xxxxx", "|||||", "-----")
 MISSING_MARK = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 3}
+ZERO_MARK = MISSING_MARK | {"marker": "o", "markersize": 2.5}
 BONAFIDE_COLOUR, SPOOF_COLOUR = "#0072B2", "#E69F00"  # dark and light: they differ in grey, too
 DOT = {"linestyle": "none", "markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.4}
 # Histograms of bona fide and spoof: filled or hatched, not both, because PDF drops a hatch over a translucent fill.
@@ -40,6 +41,22 @@ CLASS_LOOKS = (
     {"facecolor": (BONAFIDE_COLOUR, 0.4), "edgecolor": BONAFIDE_COLOUR},
     {"facecolor": "none", "edgecolor": SPOOF_COLOUR, "hatch": "//////"},
 )
+# The five findings about a recording, on white and on a dark ground. They are defined here; webpage/page.css repeats
+# these values. Each reads as text (contrast of 4.5 or more) and differs from the others for the colour-blind, too.
+FINDING_COLOURS = {
+    "likely_genuine": "#0a58b8",
+    "unclear": "#8c6f00",
+    "likely_synthetic": "#8c2500",
+    "mixed": "#ab2d95",
+    "cannot_say": "#3f464f",
+}
+DARK_FINDING_COLOURS = {
+    "likely_genuine": "#82bdf7",
+    "unclear": "#f7d94c",
+    "likely_synthetic": "#f98a66",
+    "mixed": "#c487b8",
+    "cannot_say": "#dfe6ee",
+}
 SCORE = "Score (higher = more bona fide)"
 _saving = threading.Lock()  # rc_context is global: two threads inside it could leave its settings set
 
@@ -171,9 +188,12 @@ def inner_range(ordered: np.ndarray) -> list[float]:
     return [ordered[0], ordered[-1]]
 
 
-def name_rows(axes: "Axes", names: Sequence[str]) -> None:
-    """Put `names` beside rows 0, 1, … from the top down; long names are shortened."""
-    axes.set_yticks(range(len(names)), [literal(shorten(name, 24)) for name in names])
+def name_rows(axes: "Axes", names: Sequence[str], notes: Sequence[str] | None = None) -> None:
+    """Put `names` beside rows 0, 1, … from the top down, `notes` behind them; long names are shortened."""
+    shown = [literal(shorten(name, 24)) for name in names]
+    axes.set_yticks(
+        range(len(names)), [name + note for name, note in zip(shown, notes or [""] * len(shown), strict=True)]
+    )
     axes.set(ylim=(len(names) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)

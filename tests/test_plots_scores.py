@@ -63,13 +63,17 @@ FIGURES = {
     "distributions one class": lambda: score_distributions([1.0, 2.0], [], float("inf")),
     "attacks": lambda: attack_eer({"AASIST": bars([*ATTACKS, "pooled"])}),
     "attacks two": lambda: attack_eer({"a": bars([*ATTACKS, "pooled"]), "b": bars([*ATTACKS, "pooled"])}),
+    "attacks with trials": lambda: attack_eer(
+        {"a": bars([*ATTACKS, "pooled"]) | {"A09": (0.0, None, None)}, "b": bars(ATTACKS)},
+        dict.fromkeys([*ATTACKS, "pooled"], 63882),
+    ),
     "attacks eight": lambda: attack_eer({system: bars(LONG) for system in SYSTEMS}),
     "attacks long names": lambda: attack_eer({"a": bars(LONG, interval=False)}),
     "attacks many": lambda: attack_eer({"a": bars([f"attack_{n}" for n in range(110)])}),
     "attacks one": lambda: attack_eer({"a": {"A07": (0.0, 0.0, 0.0)}}),
     "attacks none": lambda: attack_eer({"a": {}}),
-    "confusion": lambda: confusion_matrix(np.array([[7294, 61], [530, 63352]]), 1.493),
-    "confusion one class": lambda: confusion_matrix([[0, 0], [10**7, 10**7]], float("-inf")),
+    "confusion": lambda: confusion_matrix(np.array([[7294, 61], [530, 63352]]), 1.493, "AASIST"),
+    "confusion one class": lambda: confusion_matrix([[0, 0], [10**7, 10**7]], float("-inf"), SYSTEMS[-1] * 30),
     "scatter": lambda: score_scatter(RNG.normal(0, 3, 71237), RNG.random(71237) < 0.1, 1.5),
     "scatter one trial": lambda: score_scatter([1.0, 0.0], [True, False], 0.5),
     "scatter constant": lambda: score_scatter(np.full(20, 1e9), np.arange(20) < 9, 1e9),
@@ -119,8 +123,15 @@ def test_det_has_probit_axes_and_eer_points():
     x = axes.transData.transform([(2, 50), (50, 50), (98, 50), (15.8655, 50)])[:, 0]  # z = -2.05, 0, 2.05, -1
     assert x[1] - x[0] == pytest.approx(x[2] - x[1])
     assert (x[1] - x[0]) / (x[1] - x[3]) == pytest.approx(2.0537, rel=1e-4)
-    assert labels(figure) == ["a: EER 31.00 %", "b: EER 0.00 %"]
+    assert labels(figure) == ["a: EER 31.00 %", "b: EER 0.00 %, no curve"]
+    assert [text.get_text() for text in axes.texts] == ["0 %: no errors"]
+    assert corner.get_markerfacecolor() == "white" != point.get_markerfacecolor()
     assert not np.any((perfect.get_xdata() > 0.1) & (perfect.get_ydata() > 0.1))
+
+
+def test_det_names_no_perfect_system_where_there_is_none():
+    figure = FIGURES["det"]()
+    assert not figure.axes[0].texts and labels(figure) == ["AASIST: EER 0.83 %"]
 
 
 def test_det_limits_follow_the_eer():
@@ -150,6 +161,8 @@ def test_roc_inset_is_logarithmic_and_covers_no_curve(distance):
     visible = inset.get_lines()[0].get_xydata()
     assert np.all(visible[visible[:, 0] > 0.01, 1] >= inset.get_ylim()[0])
     assert labels(figure) == ["a: AUC 0.1234"]
+    named = (inset.get_title("right"), inset.get_xlabel())
+    assert named in [("FAR on a log scale", "FAR (%)"), ("", axes.get_xlabel())]  # a second panel has the axes' names
 
 
 def test_distributions_have_area_one_each_and_the_threshold():
@@ -204,19 +217,30 @@ def test_attack_bars_intervals_and_gaps():
     assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > 30
 
 
-def test_a_single_systems_bars_carry_their_numbers():
-    axes = attack_eer({"a": {"A07": (0.00833, None, None), "A08": (0.0, 0.0, 0.001)}}).axes[0]
-    assert [text.get_text() for text in axes.texts] == ["0.83", "0.00"]
-    assert [text.xy[0] for text in axes.texts] == pytest.approx([0.833, 0.1])
+def test_bars_carry_their_values_and_trials():
+    zero = {"A07": (0.00833, None, None), "A08": (0.0, 0.0, 0.001)}
+    figure = attack_eer({"a": zero, "b": {"A08": (0.0, None, None)}}, {"A07": 4914, "A08": 12})
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0.83", "0.00", "0.00"]
+    assert [text.xy[0] for text in axes.texts] == pytest.approx([0.833, 0.1, 0])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["A07, n = 4,914", "A08, n = 12"]
+
+
+def test_more_bars_than_values_fit_beside_mark_zero():
+    figure = attack_eer({system: dict.fromkeys(ATTACKS, (0.0, None, None)) for system in SYSTEMS})
+    dots = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
+    assert [len(line.get_xdata()) for line in dots] == [len(ATTACKS)] * len(SYSTEMS)
+    assert labels(figure)[-1] == "0 %" and not figure.axes[0].texts
 
 
 def test_confusion_counts_and_shares():
-    axes = confusion_matrix(np.array([[99, 1], [0, 0]]), 0.25).axes[0]
+    axes = confusion_matrix(np.array([[99, 1], [0, 0]]), 0.25, "a_$b$").axes[0]
     cells = {text.get_position(): text.get_text() for text in axes.texts}
     assert cells == {(0, 0): "99\n99.00 %", (1, 0): "1\n1.00 %", (0, 1): "0\nno trials", (1, 1): "0\nno trials"}
     assert [text.get_text() for text in axes.get_xticklabels()] == ["accepted as bona fide", "rejected as spoof"]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["bona fide", "spoof"]
-    assert "0.25" in axes.get_title()
+    assert axes.get_title() == "a_\\$b\\$\nTrials, and % of the row, at threshold 0.25"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Decision", "Truth")
 
 
 def test_scatter_shows_each_trial_at_its_place():
@@ -227,6 +251,14 @@ def test_scatter_shows_each_trial_at_its_place():
     assert spoof.get_rasterized() and bonafide.get_rasterized()
     assert threshold.get_ydata() == [0.5, 0.5]
     assert labels(figure) == ["spoof (n = 1)", "bona fide (n = 2)", "threshold 0.5"]
+
+
+def test_many_points_are_translucent_and_their_legend_is_not():
+    figure = FIGURES["scatter"]()
+    opacity = [line.get_alpha() for line in figure.axes[0].get_lines()[:2]]
+    assert opacity[0] < 0.15 < opacity[1] < 0.35  # 63,882 spoofs, 7,355 bona fide
+    assert {handle.get_alpha() for handle in figure.legends[0].legend_handles} == {None}
+    assert FIGURES["scatter one trial"]().axes[0].get_lines()[0].get_alpha() == 1
 
 
 def test_boxes_are_quartiles_in_the_order_given():
