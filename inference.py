@@ -17,6 +17,7 @@ In Python: `from inference import Detector`, the scoring loop behind every comma
 import os
 import sys
 from collections import deque
+from functools import partial
 from pathlib import Path
 
 from audio import SAMPLE_RATE
@@ -27,9 +28,12 @@ from common.errors import UserError
 from scoring.audio_files import find_audio
 from scoring.batch import BatchOutputs, score_batch
 from scoring.detector import Detector
+from scoring.findings import FINDING_WORDS
+from scoring.passages import ChunkScore
 from scoring.speaker import Reference
-from scoring.verdict import AGGREGATES, VERDICT_WORDS, ChunkScore, FileResult, Judge, verdict_line, verdict_report
+from scoring.verdict import AGGREGATES, FileResult, Judge
 from scoring.weights import BUNDLED, KNOWN
+from scoring.words import verdict_line, verdict_report
 
 ROLLING_SECONDS = 30  # a stream's verdict is about the chunks of the last so many seconds
 
@@ -69,6 +73,7 @@ def _add_sources(add) -> None:
 
 def _add_judging(add) -> None:
     add("--threshold", type=float, help="scores above it are bona fide (default: the checkpoint's)")
+    add("--unclear", type=float, metavar="WIDTH", help="scores so close to the threshold are unclear; 0: none")
     add("--target_far", type=float, metavar="FRACTION", help="the threshold that this fraction of dev spoofs passes")
     add("--prior_spoof", type=float, default=0.5, metavar="P", help="spoofs to expect (default: %(default)s)")
     add("--aggregate", choices=AGGREGATES, default="mean", help="chunk scores → file score (default: %(default)s)")
@@ -86,6 +91,7 @@ def _add_outputs(add) -> None:
     add("--explain", action="store_true", help="--visualize, with what the lowest chunk's score rests on")
     add("--output_dir", default="inference_results", metavar="DIR", help="(default: %(default)s)")
     add("--batch", action="store_true", help="one line per file, as is usual for several files")
+    add("--explain_verdict", action="store_true", help="say what to do next")
 
 
 def _validate(parser: Parser, args) -> None:
@@ -94,7 +100,7 @@ def _validate(parser: Parser, args) -> None:
     if sources == bool(args.stream):
         parser.error("give files, --audio_dir or --list, or --stream")
     ranges = {"overlap": (0, 0.95), "prior_spoof": (1e-6, 1 - 1e-6), "target_far": (0, 1), "workers": (0, 256)}
-    ranges |= {"channel": (1, 1024), "threshold": (-1e9, 1e9)}
+    ranges |= {"channel": (1, 1024), "threshold": (-1e9, 1e9), "unclear": (0, 1e9)}
     ranges |= {"stream_rate": (1000, 768_000), "stream_channels": (1, 1024)}
     for option, (low, high) in ranges.items():
         if (value := getattr(args, option)) is not None and not low <= value <= high:
@@ -114,14 +120,14 @@ def _validate(parser: Parser, args) -> None:
         args.engine, args.visualize = "torch", True
 
 
-def print_result(result: FileResult, judge: Judge, brief: bool) -> None:
-    """One line, or everything about the file; an error goes to stderr."""
+def print_result(result: FileResult, judge: Judge, brief: bool, explain: bool = False) -> None:
+    """One line, or everything about the file and, with `explain`, what to do next; an error goes to stderr."""
     from tqdm import tqdm  # its `write` leaves the progress bar whole
 
     if result.error:
         tqdm.write(f"error: {result.error}", file=sys.stderr)
     if brief or not result.error:
-        tqdm.write(verdict_line(result) if brief else verdict_report(result, judge), file=sys.stdout)
+        tqdm.write(verdict_line(result) if brief else verdict_report(result, judge, explain), file=sys.stdout)
 
 
 def print_stream(detector: Detector, judge: Judge, stream: PcmStream) -> int:
@@ -136,10 +142,10 @@ def print_stream(detector: Detector, judge: Judge, stream: PcmStream) -> int:
         recent.append(chunk)
         while recent[0].end <= chunk.end - ROLLING_SECONDS:
             recent.popleft()
-        now = "silent" if chunk.score is None else f"{chunk.score:.4f} {VERDICT_WORDS[judge.verdict(chunk.score)]}"
+        now = "silent" if chunk.score is None else f"{chunk.score:.4f} {FINDING_WORDS[judge.finding_of(chunk.score)]}"
         score = judge.aggregate(recent)
-        rolling = "" if score is None else f"{score:.4f} {VERDICT_WORDS[judge.verdict(score)]}"
-        print(f"{chunk.end:9.2f} s  {now:<20}  last {ROLLING_SECONDS} s: {rolling}", flush=True)
+        rolling = "" if score is None else f"{score:.4f} {FINDING_WORDS[judge.finding_of(score)]}"
+        print(f"{chunk.end:9.2f} s  {now:<27}  last {ROLLING_SECONDS} s: {rolling}", flush=True)
     return 0
 
 
@@ -161,16 +167,15 @@ def main() -> int:
     detector = Detector.from_checkpoint(args.model, args.device, args.engine, args.precision)
     if args.overlap is None:
         args.overlap = 1 - SAMPLE_RATE / detector.engine.nb_samp if args.stream else 0.5
-    settings = {name: getattr(args, name) for name in ("prior_spoof", "aggregate", "overlap", "channel")}
+    settings = {name: getattr(args, name) for name in ("prior_spoof", "aggregate", "overlap", "channel", "unclear")}
     reference = reference_of(args.reference, detector.engine.nb_samp) if args.reference else None
     judge = detector.judge(args.threshold, args.target_far, reference, **settings)
     if args.stream:
         form = (args.stream_rate, args.stream_channels, args.stream_format, args.channel)
         return print_stream(detector, judge, PcmStream(sys.stdin.buffer, *form))
     brief = args.batch or len(files) > 1
-    failures = score_batch(
-        detector, judge, files, outputs_of(args), args.workers, lambda result: print_result(result, judge, brief)
-    )
+    show = partial(print_result, judge=judge, brief=brief, explain=args.explain_verdict)
+    failures = score_batch(detector, judge, files, outputs_of(args), args.workers, show)
     if failures.files and len(files) == 1:
         return 2
     return 1 if any(failures) else 0

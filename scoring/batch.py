@@ -21,8 +21,9 @@ from plots.recording import PICTURED_SECONDS
 from scoring.audio_files import name_utterances, require_distinct
 from scoring.detector import Detector, ScoredRecording
 from scoring.figure import save_figure
+from scoring.findings import FINDING_WORDS
 from scoring.results import ResultsFile, process_part_path, write_csv, write_scores
-from scoring.verdict import VERDICT_WORDS, FileResult, Judge
+from scoring.verdict import FileResult, Judge
 
 PATIENCE = timedelta(minutes=30)  # how long processes that have met wait for each other
 
@@ -243,7 +244,7 @@ def with_progress(
             bar.update(0)  # shows that a long file advances, too
 
         for scored in detector.score_recordings(files, judge, min(workers, len(files)), progress, keep_seconds):
-            verdicts["unreadable" if scored.result.error else VERDICT_WORDS[scored.result.verdict]] += 1
+            verdicts["unreadable" if scored.result.error else FINDING_WORDS[scored.result.finding]] += 1
             yield scored
             bar.update()
     if len(files) > 1:

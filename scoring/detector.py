@@ -21,9 +21,11 @@ from common.errors import UserError
 from metrics.scores import BONAFIDE
 from scoring.engine_choice import load_engine
 from scoring.engines import Engine
+from scoring.findings import unclear_width
 from scoring.model_card import ModelCard
+from scoring.passages import ChunkScore
 from scoring.speaker import ChunkLikeness, Reference
-from scoring.verdict import ChunkScore, FileResult, Judge, VerdictSettings, operating_point
+from scoring.verdict import FileResult, Judge, VerdictSettings, operating_point
 from scoring.weights import locate
 
 if TYPE_CHECKING:  # torch takes longer to import than an exported model takes to its first score
@@ -74,11 +76,16 @@ class Detector:
         threshold: float | None = None,
         target_far: float | None = None,
         reference: Reference | None = None,
+        unclear: float | None = None,
         **settings,
     ) -> Judge:
-        """The rules that turn scores into verdicts; `settings` as in `VerdictSettings`. Raises UserError."""
-        point = operating_point(self.card, threshold, target_far)
-        return Judge(self.card, VerdictSettings(*point, **settings), self.engine.nb_samp / SAMPLE_RATE, reference)
+        """The rules that turn scores into verdicts; `settings` as in `VerdictSettings`. Raises UserError.
+
+        unclear: scores so close to the threshold are unclear; None: the model's own width, 0: a binary answer.
+        """
+        width = unclear_width(self.card) if unclear is None else unclear
+        chosen = VerdictSettings(*operating_point(self.card, threshold, target_far), unclear=width, **settings)
+        return Judge(self.card, chosen, self.engine.nb_samp / SAMPLE_RATE, reference)
 
     def score_file(self, path: str | Path, judge: Judge | None = None) -> FileResult:
         """Read, score and judge one file of any format and length."""

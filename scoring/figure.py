@@ -12,7 +12,8 @@ import numpy as np
 from audio import SAMPLE_RATE
 from audio.chunks import fit
 from scoring.detector import Detector, ScoredRecording
-from scoring.verdict import FileResult, Judge, verdict_rows
+from scoring.verdict import FileResult, Judge
+from scoring.words import verdict_rows
 
 if TYPE_CHECKING:  # both packages are slow to import
     from matplotlib.figure import Figure

@@ -22,10 +22,12 @@ from common.files import exclusive_file, replacing
 
 BEGIN, END = b'{"schema": "aasist.inference', b"]}\n"
 CSV_COLUMNS = ("file", "utt_id", "verdict", "score", "llr", "probability_spoof", "seconds", "conditions", "regions")
+CSV_COLUMNS += ("finding", "reason", "passages", "worst")
 # What a line must hold to be kept; docs/inference.md lists all.
 _NUMBER, _TEXT = float | int | None, str | None
 _RESULT = {"file": str, "utt_id": str, "verdict": str, "score": _NUMBER, "llr": _NUMBER, "probability_spoof": _NUMBER}
 _RESULT |= {"seconds": _NUMBER, "conditions": list, "regions": list, "chunks": list, "error": _TEXT}
+_RESULT |= {"finding": str, "reason": str, "passages": int, "worst": dict | None}
 _ITEMS = {"conditions": {"name": str}, "regions": {"start": float | int, "end": float | int}}
 
 
@@ -169,9 +171,13 @@ def write_csv(path: Path, results: Iterable[dict[str, Any]]) -> None:
         table.writeheader()
         for result in results:
             conditions = ";".join(condition["name"] for condition in result["conditions"])
-            regions = ";".join(f"{region['start']:.2f}-{region['end']:.2f}" for region in result["regions"])
-            row = result | {"conditions": conditions, "regions": regions}
+            worst = [] if result["worst"] is None else [result["worst"]]
+            row = result | {"conditions": conditions, "regions": _spans(result["regions"]), "worst": _spans(worst)}
             table.writerow({column: csv_cell(value) for column, value in row.items()})
+
+
+def _spans(regions: Iterable[dict[str, Any]]) -> str:
+    return ";".join(f"{region['start']:.2f}-{region['end']:.2f}" for region in regions)
 
 
 def write_scores(path: Path, results: Iterable[dict[str, Any]]) -> list[str]:

@@ -1,30 +1,30 @@
-"""Chunk scores → a file's score, suspicious regions, probability and verdict, and the words for all of them.
+"""Chunk scores → a file's score, probability, passages and finding.
 
-A verdict is "bonafide", "spoof", or "abstain" where a score would mean nothing. `FileResult.to_dict` is the form in
-JSON; `VERDICT_WORDS`, `verdict_line` and `verdict_report` are for people. docs/inference.md explains the rules.
+A finding is "likely_genuine", "unclear", "likely_synthetic", "mixed", or "cannot_say" where a score would mean nothing;
+`verdict` is the same in the three words of schema 1. The probability never lies on the other side of 50 % than the
+finding. `FileResult.to_dict` is the form in JSON; words.py has the words for people; docs/inference.md explains the
+rules.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from audio import SAMPLE_RATE
 from audio.errors import AudioError
 from audio.reading import RecordingFacts
 from common.errors import UserError
-from common.escaping import printable
 from metrics.error_rates import threshold_at_far
+from scoring.conditions import Condition, disqualifying, weakening
+from scoring.findings import VERDICTS, Finding, next_steps_of, reason_of
 from scoring.model_card import ModelCard
-from scoring.speaker import ChunkLikeness, Likeness, Reference, likeness_text
+from scoring.passages import ChunkScore, OddPassage, SuspiciousRegion, odd_passage, passage_text, suspicious_regions
+from scoring.speaker import ChunkLikeness, Likeness, Reference
 
-SCHEMA = "aasist.inference/1"
-MIN_ACTIVE_SECONDS = 0.5  # of sound; less holds no speech to judge
-SHORT_SECONDS = 2.0  # of sound; less is weak evidence
-MAX_CLIPPED = 0.001  # fraction of samples at full scale
+SCHEMA = "aasist.inference/2"
 LOWEST = 3  # chunks that `topk` averages
 AGGREGATES = {
     "mean": np.mean,
@@ -34,30 +34,7 @@ AGGREGATES = {
     "first": lambda scores: scores[0],
 }
 BY_SELECTION = ("min", "topk")  # the lowest of many chunks is low by selection, not by evidence alone
-MAX_LISTED_CHUNKS = 20  # in text; files list all
-
-
-class Condition(NamedTuple):
-    """A property of the recording that makes its score less reliable or meaningless."""
-
-    name: str
-    detail: str
-
-
-class ChunkScore(NamedTuple):
-    """A chunk's start and end (seconds), and its score; a silent chunk has none."""
-
-    start: float
-    end: float
-    score: float | None
-
-
-class SuspiciousRegion(NamedTuple):
-    """A passage of neighbouring chunks at or below the threshold: start and end (seconds), the lowest chunk's score."""
-
-    start: float
-    end: float
-    score: float
+SURE = 0.9  # a probability beyond it is no longer "unclear"
 
 
 @dataclass(frozen=True)
@@ -70,6 +47,7 @@ class VerdictSettings:
     aggregate: Literal["mean", "median", "min", "topk", "first"] = "mean"
     overlap: float = 0.5  # fraction of a chunk that the next one covers again
     channel: int | None = None  # counted from 1; None: the mean of all
+    unclear: float = 0.0  # scores closer to the threshold are unclear
 
 
 def operating_point(card: ModelCard, threshold: float | None, target_far: float | None) -> tuple[float | None, str]:
@@ -93,10 +71,13 @@ class FileResult:
     """The result of one file. error: why the file could not be read; None if it could."""
 
     path: Path
-    verdict: Literal["bonafide", "spoof", "abstain"] = "abstain"
+    finding: Finding = "cannot_say"
+    reason: str = ""  # one sentence: the passage that drives the finding, or why nothing can be said
+    next_steps: tuple[str, ...] = ()
+    decisive: SuspiciousRegion | None = None  # the passage that drives the finding
     score: float | None = None  # higher = more bona fide
     llr: float | None = None  # the calibrated score: natural logarithm of a likelihood ratio, bona fide over spoof
-    probability_spoof: float | None = None
+    probability_spoof: float | None = None  # of a mixed recording: of the decisive passage
     probability_note: str = "no score"
     seconds: float | None = None
     conditions: tuple[Condition, ...] = ()
@@ -106,12 +87,29 @@ class FileResult:
     sha256: str | None = None  # of the file's bytes; None if they changed while they were read, or gave an error
     reference: Likeness | None = None  # the speaker beside genuine recordings, with --reference
 
+    @property
+    def verdict(self) -> Literal["bonafide", "spoof", "abstain"]:
+        """The finding in the words of schema 1."""
+        return VERDICTS[self.finding]
+
+    @property
+    def worst(self) -> SuspiciousRegion | None:
+        """The decisive passage, or else the one with the lowest chunk."""
+        return self.decisive or min(self.regions, key=lambda region: region.score, default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values; every key is always there."""
         lists = {name: [item._asdict() for item in getattr(self, name)] for name in ("conditions", "regions", "chunks")}
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "path"}
-        likeness = {"reference": self.reference and self.reference.to_dict()}
-        return {"file": str(self.path), "utt_id": self.path.stem} | values | lists | likeness
+        others = {
+            "verdict": self.verdict,
+            "next_steps": list(self.next_steps),
+            "passages": len(self.regions),
+            "decisive": self.decisive and self.decisive._asdict(),
+            "worst": self.worst and self.worst._asdict(),
+            "reference": self.reference and self.reference.to_dict(),
+        }
+        return {"file": str(self.path), "utt_id": self.path.stem} | values | lists | others
 
 
 @dataclass(frozen=True)
@@ -135,17 +133,27 @@ class Judge:
     ) -> FileResult:
         """The result of a file from its facts, or from the error that ended its decoding, and its chunks in order."""
         if isinstance(outcome, AudioError):
-            return FileResult(path, conditions=(Condition(outcome.condition, str(outcome)),), error=str(outcome))
-        score = self.aggregate(chunks)
-        disqualifying = self._disqualifying_conditions(outcome, score)
+            conditions = (Condition(outcome.condition, str(outcome)),)
+            steps = next_steps_of("cannot_say", None, (outcome.condition,))
+            return FileResult(path, reason=str(outcome), next_steps=steps, conditions=conditions, error=str(outcome))
+        settings, score = self.settings, self.aggregate(chunks)
+        against = disqualifying(outcome, score, settings.threshold, settings.threshold_source)
+        conditions = (*against, *weakening(outcome))
+        odd = None if against else self._odd_passage(chunks)
+        finding = "cannot_say" if against else "mixed" if odd else self.finding_of(score)
+        regions = () if against else tuple(suspicious_regions(chunks, settings.threshold))
+        decisive = odd.region if odd else self._decisive(finding, chunks, regions)
         return FileResult(
             path,
-            "abstain" if disqualifying else self.verdict(score),
+            finding,
+            reason_of(finding, against[0].detail if against else "", decisive, chunks, regions),
+            next_steps_of(finding, decisive, [condition.name for condition in conditions]),
+            decisive,
             score,
-            *self._calibrated(score, len(chunks)),
+            *self._calibrated(finding, score, odd, len(chunks)),
             outcome.seconds,
-            (*disqualifying, *self._weakening_conditions(outcome)),
-            tuple(suspicious_regions(chunks, self.settings.threshold)),
+            conditions,
+            regions,
             tuple(chunks),
             sha256=outcome.sha256,
             reference=self.reference and self.reference.judge(likenesses),
@@ -156,12 +164,28 @@ class Judge:
         scores = np.array([chunk.score for chunk in chunks if chunk.score is not None])
         return float(AGGREGATES[self.settings.aggregate](scores)) if len(scores) else None
 
-    def verdict(self, score: float) -> Literal["bonafide", "spoof", "abstain"]:
-        """The verdict at the threshold; "abstain" where there is none."""
-        threshold = self.settings.threshold
-        return "abstain" if threshold is None else "bonafide" if score > threshold else "spoof"
+    def finding_of(self, score: float | None) -> Finding:
+        """The finding of one score, of a chunk or a file: never "mixed".
 
-    def caution(self) -> str:
+        Between the threshold and the score at which the probability is 50 %, it is unclear, however narrow the band.
+        """
+        threshold, width = self.settings.threshold, self.settings.unclear
+        if threshold is None or score is None:
+            return "cannot_say"
+        genuine = score > threshold
+        if width and (abs(score - threshold) <= width or not self._agrees(genuine, score)):
+            return "unclear"
+        return "likely_genuine" if genuine else "likely_synthetic"
+
+    def probability_spoof(self, score: float) -> float | None:
+        """The calibrated probability; None without a calibration."""
+        if self.card.calibration is None:
+            return None
+        prior = self.settings.prior_spoof
+        log_odds = float(self.card.calibration.llr(score)) + math.log((1 - prior) / prior)  # of bona fide
+        return 0.5 * (1 - math.tanh(log_odds / 2))
+
+    def caution(self, conditions: Sequence[Condition] = ()) -> str:
         """The sentence about the training data, on which every score depends."""
         if self.card.trained_on is None:
             return "it is not known what these weights were trained on"
@@ -175,123 +199,44 @@ class Judge:
         reference = {"reference": self.reference.facts()} if self.reference else {}
         return {"schema": SCHEMA, "model": model, "settings": settings, "caution": self.caution()} | reference
 
-    def _disqualifying_conditions(self, facts: RecordingFacts, score: float | None) -> list[Condition]:
-        """At most one condition under which no verdict would mean anything."""
-        if score is None:
-            return [Condition("silent", "no chunk is louder than -60 dB of full scale")]
-        if facts.active_seconds < MIN_ACTIVE_SECONDS:
-            detail = f"{facts.active_seconds:.2f} s of sound, at least {MIN_ACTIVE_SECONDS:g} s are needed"
-            return [Condition("too_short", detail)]
-        if self.settings.threshold is None:
-            return [Condition("no_threshold", self.settings.threshold_source)]
-        return []
+    def _agrees(self, genuine: bool, score: float) -> bool:
+        """Whether the probability, if there is one, is on the side that a genuine or synthetic recording has."""
+        probability = self.probability_spoof(score)
+        return probability is None or (probability < 0.5 if genuine else probability > 0.5)
 
-    def _weakening_conditions(self, facts: RecordingFacts) -> list[Condition]:
-        """Conditions that make a score less reliable."""
-        lost, clipped, active = facts.lost_seconds, 100 * facts.clipped, facts.active_seconds
-        joined = ", ".join(f"{seconds:.2f} s" for seconds in facts.joined_at)
-        cancelled = facts.cancelled_seconds
-        candidates = {
-            "truncated": (lost > 0, f"{lost:.2f} of {facts.seconds + lost:.2f} s announced are missing"),
-            "damaged": (
-                facts.damaged_packets > 0,
-                f"{facts.damaged_packets} packets could not be decoded, {facts.gap_seconds:.2f} s are left silent",
-            ),
-            "unheard": (
-                facts.unheard_bytes > 0,
-                f"{facts.unheard_bytes:,} bytes follow the sound, nothing decodes them",
-            ),
-            "joined": (bool(facts.joined_at), f"more sound, judged too, follows an announced end: {joined}"),
-            "tracks": (facts.tracks > 1, f"{facts.tracks} audio tracks, judged one after another"),
-            "cancelling": (
-                facts.cancelled_seconds > 0,
-                f"the channels' mean cancels for {cancelled:.2f} s: one is judged",
-            ),
-            "clipped": (facts.clipped > MAX_CLIPPED, f"{clipped:.2g} % of the samples are at full scale"),
-            "short": (MIN_ACTIVE_SECONDS <= active < SHORT_SECONDS, f"only {active:.2f} s of sound"),
-            "narrowband": (facts.rate < SAMPLE_RATE, f"sampled at {facts.rate} Hz, the model was trained at 16000 Hz"),
-        }
-        return [Condition(name, detail) for name, (holds, detail) in candidates.items() if holds]
+    def _odd_passage(self, chunks: Sequence[ChunkScore]) -> OddPassage | None:
+        threshold, width = self.settings.threshold, self.settings.unclear
+        if threshold is None or self.settings.aggregate == "first":  # which judges the first chunk alone
+            return None
+        odd = odd_passage(chunks, threshold - width, self.chunk_seconds)
+        return odd if odd and self._agrees(False, odd.mean) else None
 
-    def _calibrated(self, score: float | None, chunks: int) -> tuple[float | None, float | None, str]:
+    def _decisive(
+        self, finding: Finding, chunks: Sequence[ChunkScore], regions: Sequence[SuspiciousRegion]
+    ) -> SuspiciousRegion | None:
+        """The lowest passage, if it is but a part of the recording."""
+        if finding not in ("likely_synthetic", "unclear") or not regions:
+            return None
+        whole = len(regions) == 1 and regions[0].end - regions[0].start >= chunks[-1].end - chunks[0].start
+        return None if whole else min(regions, key=lambda region: region.score)
+
+    def _calibrated(
+        self, finding: Finding, score: float | None, odd: OddPassage | None, chunks: int
+    ) -> tuple[float | None, float | None, str]:
         """LLR, probability of spoof, and a note on their source, or why there are none."""
-        calibration, prior = self.card.calibration, self.settings.prior_spoof
         if score is None:
             return None, None, "no score"
-        if calibration is None:
+        if finding == "cannot_say":
+            return None, None, "nothing can be said"
+        if self.card.calibration is None:
             return None, None, "the checkpoint carries no calibration"
-        if chunks > 1 and self.settings.aggregate in BY_SELECTION:
+        if not odd and chunks > 1 and self.settings.aggregate in BY_SELECTION:
             return None, None, "calibrated for one chunk: the lowest of several is low by selection"
-        llr = float(calibration.llr(score))
-        log_odds = llr + math.log((1 - prior) / prior)  # of bona fide
-        note = f"calibrated on {self.card.dev_scores_of}, {100 * prior:g} % spoofs expected"
-        return llr, 0.5 * (1 - math.tanh(log_odds / 2)), note
-
-
-def suspicious_regions(chunks: Sequence[ChunkScore], threshold: float | None) -> list[SuspiciousRegion]:
-    """Neighbouring chunks at or below the threshold, merged."""
-    found, before = [], False
-    for chunk in chunks:
-        low = threshold is not None and chunk.score is not None and chunk.score <= threshold
-        if low and before:
-            found[-1] = SuspiciousRegion(found[-1].start, chunk.end, min(found[-1].score, chunk.score))
-        elif low:
-            found.append(SuspiciousRegion(*chunk))
-        before = low
-    return found
-
-
-# ------------------------------------------------------------------------------------------------ words for people
-
-VERDICT_WORDS = {"bonafide": "bona fide", "spoof": "spoof", "abstain": "cannot say"}
-LIKENESS_WORDS = {"similar": "similar", "dissimilar": "not similar", "abstain": "cannot say"}
-
-
-def probability_text(probability: float) -> str:
-    """A probability in percent, down to 1 and up to 99: a few hundred dev trials cannot tell more."""
-    if 0.01 <= probability <= 0.99:
-        return f"{100 * probability:.1f} %"
-    return "above 99 %" if probability > 0.5 else "below 1 %"
-
-
-def verdict_rows(result: FileResult, judge: Judge) -> list[tuple[str, str]]:
-    """(label, text) pairs for a report, a figure or the page."""
-    settings = judge.settings
-    how = {"min": "lowest", "topk": f"mean of the {LOWEST} lowest"}.get(settings.aggregate, settings.aggregate)
-    chunks = "" if len(result.chunks) < 2 else f"{how} of {len(result.chunks)} chunks; "
-    threshold = "–" if settings.threshold is None else f"{settings.threshold:.4f}"
-    probability = "none" if result.probability_spoof is None else f"{probability_text(result.probability_spoof)} spoof"
-    score = "none" if result.score is None else f"{result.score:.4f}   ({chunks}higher = more bona fide)"
-    lines = [
-        ("verdict", VERDICT_WORDS[result.verdict]),
-        ("score", score),
-        ("threshold", f"{threshold}   ({settings.threshold_source})"),
-        ("probability", f"{probability}   ({result.probability_note})"),
-    ]
-    lines += [("suspicious", f"{r.start:.2f} – {r.end:.2f} s   (down to {r.score:.4f})") for r in result.regions]
-    lines += [("condition", f"{name.replace('_', ' ')}: {detail}") for name, detail in result.conditions]
-    if result.reference:
-        lines.append(("reference", likeness_text(result.reference)))
-    return [*lines, ("caution", judge.caution())]
-
-
-def verdict_report(result: FileResult, judge: Judge) -> str:
-    """Everything about one file, in several lines."""
-    seconds = "" if result.seconds is None else f"  ({result.seconds:.2f} s)"
-    lines = [f"{printable(result.path)}{seconds}"]
-    lines += [f"  {label:<13}{printable(text)}" for label, text in verdict_rows(result, judge)]
-    if 1 < len(result.chunks) <= MAX_LISTED_CHUNKS:
-        lines.append("  chunks")
-        for start, end, score in result.chunks:
-            mark = "" if score is None or judge.verdict(score) != "spoof" else "   at or below the threshold"
-            lines.append(f"  {start:>10.2f} – {end:.2f} s{'silent' if score is None else f'{score:.4f}':>12}{mark}")
-    return "\n".join(lines)
-
-
-def verdict_line(result: FileResult) -> str:
-    """The result in one line."""
-    score = "–" if result.score is None else f"{result.score:.4f}"
-    names = ", ".join(condition.name.replace("_", " ") for condition in result.conditions)
-    if result.reference:
-        names = ", ".join(filter(None, [names, f"reference: {LIKENESS_WORDS[result.reference.verdict]}"]))
-    return f"{VERDICT_WORDS[result.verdict]:<11}{score:>10}  {printable(result.path)}{f'   ({names})' if names else ''}"
+        about = odd.mean if odd else score
+        llr, probability = float(self.card.calibration.llr(about)), self.probability_spoof(about)
+        if finding in ("likely_genuine", "likely_synthetic") and not self._agrees(finding == "likely_genuine", score):
+            return llr, None, "the calibration puts the score on the other side of 50 % than this threshold"
+        if finding == "unclear" and not 1 - SURE <= probability <= SURE:
+            return llr, None, "too close to the threshold, which re-encoding may cross"
+        note = f"calibrated on {self.card.dev_scores_of}, {100 * self.settings.prior_spoof:g} % spoofs expected"
+        return llr, probability, f"of {passage_text(odd.region)}; {note}" if odd else note

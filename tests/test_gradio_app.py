@@ -352,7 +352,7 @@ def test_exports(page, speech, tmp_path, shared):
     found = json.loads(saved["json"].read_text())
     detector = Detector.from_checkpoint(shared / "fixtures" / "weights" / "AASIST.pth", "cpu")
     expected = detector.score_file(speech["spoof"])
-    assert found["schema"] == "aasist.inference/1" and found["results"][0]["verdict"] == "spoof"
+    assert found["schema"] == "aasist.inference/2" and found["results"][0]["verdict"] == "spoof"
     assert found["results"][0]["file"] == speech["spoof"].name
     assert found["results"][0]["score"] == pytest.approx(expected.score, abs=1e-4)
     assert found["results"][0]["conditions"] == expected.to_dict()["conditions"]

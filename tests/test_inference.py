@@ -25,8 +25,8 @@ from metrics.error_rates import compute_eer
 from scoring.batch import BatchOutputs, score_batch
 from scoring.detector import Detector
 from scoring.figure import draw_result
-from scoring.verdict import verdict_rows
 from scoring.weights import BUNDLED
+from scoring.words import verdict_rows
 
 RATE = SAMPLE_RATE
 
@@ -55,7 +55,7 @@ def official(shared) -> Detector:
 
 def results(path) -> list[dict]:
     document = json.loads(path.read_text())
-    assert document["schema"] == "aasist.inference/1"
+    assert document["schema"] == "aasist.inference/2"
     return document["results"]
 
 
@@ -85,7 +85,7 @@ def test_genuine_speech_scores_as_published(shared, official):
 
 @pytest.mark.slow
 def test_spliced_spoof_is_found_and_not_averaged_away(shared, official, tmp_path):
-    """4 s of a spoof in a minute of bona fide speech: `min` flags the file and the region overlaps the splice."""
+    """4 s of a spoof in a minute of bona fide speech: the file is mixed and the passage overlaps the splice."""
     partition = genuine(shared)
     speech = {
         key: [reading.read(partition.path(t)) for t in partition.trials if t.key == key]
@@ -98,11 +98,10 @@ def test_spliced_spoof_is_found_and_not_averaged_away(shared, official, tmp_path
     soundfile.write(tmp_path / "spliced.flac", samples, RATE)
     lowest, mean = official.judge(aggregate="min"), official.judge()
     result = official.score_file(tmp_path / "spliced.flac", lowest)
-    assert result.verdict == "spoof"
-    worst = min(result.regions, key=lambda region: region.score)
-    assert worst.score == result.score
-    assert worst.start < 34 and worst.end > 30
-    assert mean(result.path, official_facts(result), result.chunks).verdict == "bonafide"
+    assert result.finding == "mixed" and result.worst.score == result.score
+    usual = mean(result.path, official_facts(result), result.chunks)
+    assert usual.finding == "mixed" and usual.score > mean.settings.threshold
+    assert usual.decisive.start < 34 and usual.decisive.end > 30
 
 
 def official_facts(result) -> reading.RecordingFacts:
@@ -120,7 +119,7 @@ def test_polarity_on_labelled_speech_in_every_output(shared, tmp_path):
     done = run_command("inference.py", "--model", weights, "--audio", *map(partition.path, trials), *options)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("bona fide ") and lines[1].startswith("spoof ")
+    assert lines[0].startswith("likely genuine ") and lines[1].startswith("likely synthetic ")
     found = results(outputs["r.json"])
     assert [result["verdict"] for result in found] == ["bonafide", "spoof"]
     for result, sign in zip(found, (1, -1), strict=True):
@@ -256,13 +255,15 @@ def test_a_model_that_gives_nan_is_an_error(tiny, folder):
 def test_command_reports_one_file(tiny, folder):
     detector = Detector.from_checkpoint(tiny, "cpu")
     score = detector.score_file(folder / "f10.wav").score
-    for threshold, verdict in ((score - 1, "bona fide"), (score + 1, "spoof")):
-        done = run_command("inference.py", "--model", tiny, "--audio", folder / "f10.wav", "--threshold", threshold)
+    for threshold, verdict in ((score - 1, "likely genuine"), (score + 1, "likely synthetic")):
+        done = run_command(
+            "inference.py", "--model", tiny, "--audio", folder / "f10.wav", "--threshold", threshold, "--unclear", 0
+        )
         assert done.returncode == 0, done.stderr
         assert f"verdict      {verdict}\n" in done.stdout
         assert f"score        {score:.4f}   (mean of" in done.stdout
         assert "given by --threshold" in done.stdout and "trained on made_up (track LA)" in done.stdout
-        assert ("suspicious" in done.stdout) is (verdict == "spoof")
+        assert ("suspicious" in done.stdout) is (verdict == "likely synthetic")
 
 
 def test_target_far_prior_and_aggregate_reach_the_result(tiny, folder, tmp_path):
@@ -348,7 +349,7 @@ def test_the_figure_agrees_with_the_verdict(tiny, folder):
     """Fails if bona fide and spoof were swapped in a figure: its words, its marks, its regions."""
     detector = Detector.from_checkpoint(tiny, "cpu")
     score = detector.score_file(folder / "f05.wav").score
-    for threshold, words, rejected in ((score - 9, "bona fide", False), (score + 9, "spoof", True)):
+    for threshold, words, rejected in ((score - 9, "likely genuine", False), (score + 9, "likely synthetic", True)):
         judge = detector.judge(threshold=threshold)
         result = detector.score_file(folder / "f05.wav", judge)
         figure = draw_result(result, judge, None, verdict_rows(result, judge))

@@ -10,17 +10,9 @@ from audio.reading import RecordingFacts
 from common.errors import UserError
 from metrics.calibration import Calibration
 from scoring.model_card import ModelCard
-from scoring.verdict import (
-    ChunkScore,
-    Judge,
-    SuspiciousRegion,
-    VerdictSettings,
-    operating_point,
-    suspicious_regions,
-    verdict_line,
-    verdict_report,
-    verdict_rows,
-)
+from scoring.passages import ChunkScore, SuspiciousRegion, suspicious_regions
+from scoring.verdict import Judge, VerdictSettings, operating_point
+from scoring.words import verdict_line, verdict_report, verdict_rows
 
 DEV = {"bonafide": [1.0, 2.0, 3.0, 4.0], "spoof": [-4.0, -3.0, -2.0, 1.5]}
 CARD = ModelCard(
@@ -47,11 +39,10 @@ def test_polarity_everywhere():
     """Fails if bona fide and spoof were swapped in a verdict, a text, a region, a probability or the JSON."""
     high, low = (judge()(Path("a.wav"), facts(), chunks(score)) for score in (3.0, -3.0))
     assert (high.verdict, low.verdict) == ("bonafide", "spoof")
-    assert "bona fide" in verdict_line(high) and "spoof" not in verdict_line(high)
-    assert "spoof" in verdict_line(low) and "bona fide" not in verdict_line(low)
-    assert "verdict      bona fide" in verdict_report(high, judge()) and "verdict      spoof" in verdict_report(
-        low, judge()
-    )
+    assert (high.finding, low.finding) == ("likely_genuine", "likely_synthetic")
+    for result, right, wrong in ((high, "genuine", "synthetic"), (low, "synthetic", "genuine")):
+        assert f"likely {right}" in verdict_line(result) and wrong not in verdict_line(result)
+        assert f"verdict      likely {right}" in verdict_report(result, judge())
     assert high.regions == () and low.regions == (SuspiciousRegion(0.0, 4.0, -3.0),)
     assert high.probability_spoof < 0.01 < 0.99 < low.probability_spoof
     assert high.llr > 0 > low.llr
@@ -78,7 +69,7 @@ def test_regions_merge_neighbours_only():
 
 
 @pytest.mark.parametrize(
-    ("score", "words"), [(-9.0, "above 99 % spoof"), (9.0, "below 1 % spoof"), (0.5, "50.0 % spoof")]
+    ("score", "words"), [(-9.0, "above 99 % spoof"), (9.0, "below 1 % spoof"), (0.4, "55.0 % spoof")]
 )
 def test_printed_probabilities_stop_at_1_and_99_percent(score, words):
     one = judge()  # LLR 2 · score − 1

@@ -10,7 +10,7 @@ from audio.reading import Recording
 from common.errors import PartFailed
 from common.files import write_text
 from scoring.results import write_csv
-from scoring.verdict import verdict_rows
+from scoring.words import verdict_rows
 from webpage.figures import checked_figure
 from webpage.formatting import without_options
 from webpage.jobs import CheckedFile

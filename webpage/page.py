@@ -9,7 +9,6 @@ from pathlib import Path
 from common.errors import UserError
 from scoring.results import write_csv
 from scoring.speaker import is_installed
-from scoring.verdict import VERDICT_WORDS
 from webpage.api import ScoringApi
 from webpage.checkpoints import known_here
 from webpage.examples import example_files
@@ -36,6 +35,7 @@ TITLE = "Is this speech genuine? – AASIST"
 HEADER = """<header><h1>Is this speech genuine?</h1>
 <p>A model listens for the traces that speech synthesis and voice conversion leave. It gives evidence, not proof: read
 the caution below each verdict.</p></header>"""
+EXAMPLE_WORDS = {"bonafide": "bona fide", "spoof": "spoof"}
 EXAMPLES_NOTE = "A program made the two examples, as in the demo corpus: nobody spoke them. They prove nothing."
 EXPORT_NOTE = (
     "JSON and CSV are as inference.py writes them. The report adds the SHA-256 of file and model, and the settings."
@@ -111,7 +111,7 @@ class Page:
         with gr.Row():
             other = gr.UploadButton("Video, other …", size="sm", min_width=100, elem_id="other")
             for name in ("bonafide", "spoof"):
-                button = gr.Button(f"Example: {VERDICT_WORDS[name]}", size="sm", min_width=100)
+                button = gr.Button(f"Example: {EXAMPLE_WORDS[name]}", size="sm", min_width=100)
                 button.click(lambda name=name: example_files()[name], outputs=self.audio, queue=False, **HIDDEN)
         other.upload(lambda file: file, other, self.audio, queue=False, **HIDDEN)
         self._html(f'<p class="note">{EXAMPLES_NOTE}</p>')

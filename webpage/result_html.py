@@ -9,17 +9,14 @@ from collections.abc import Sequence
 from html import escape as escape_html
 
 from common.escaping import printable
-from scoring.verdict import VERDICT_WORDS, Judge, probability_text, verdict_rows
+from scoring.findings import FINDING_WORDS, VERDICTS
+from scoring.verdict import Judge
+from scoring.words import probability_text, verdict_rows
 from webpage.formatting import duration, error_sentence, short_label, two_decimals, without_options
 from webpage.jobs import CheckedFile, CheckProgress
 from webpage.limits import MAX_CHUNK_BUTTONS
 
 ICONS = {"bonafide": "✓", "spoof": "⚠", "abstain": "?"}
-SENTENCES = {
-    "bonafide": "The score is above the threshold: to this model it sounds like genuine speech.",
-    "spoof": "The score is not above the threshold: to this model it sounds like synthetic or converted speech.",
-    "abstain": "No verdict would mean anything: {}.",
-}
 SCALE_SPANS = (5, 10, 20, 50, 100)  # what the score's scale shows on either side of the threshold: the first that fits
 CHUNK_PIXELS = 46  # wide enough for a score
 TICK_PIXELS = 300  # between two times below the chunks
@@ -65,22 +62,23 @@ def image(png: bytes, description: str) -> str:
 
 def verdict_card(checked: CheckedFile) -> str:
     result, judge = checked.result, checked.judge
-    reason = without_options(result.error or (result.conditions[0].detail if result.conditions else "")).rstrip(".")
+    reason = without_options(result.reason)
+    scale = "" if result.finding == "cannot_say" else score_scale(result.score, judge.settings.threshold)
     seconds = "" if result.seconds is None else f", {duration(result.seconds)}"
     rows = "".join(
         f"<dt>{escape(label)}</dt><dd>{escape(without_options(text))}</dd>" for label, text in _card_rows(checked)
     )
     return f"""<div class="card {result.verdict}" role="status">
-<h2><span aria-hidden="true">{ICONS[result.verdict]}</span> {VERDICT_WORDS[result.verdict].capitalize()}</h2>
+<h2><span aria-hidden="true">{ICONS[result.verdict]}</span> {FINDING_WORDS[result.finding].capitalize()}</h2>
 <p class="file">{escape(result.path.name)}{seconds} · {escape(judge.card.name)}</p>
-<p>{escape(SENTENCES[result.verdict].format(reason))}</p>
-{score_scale(result.score, judge.settings.threshold)}<dl>{rows}</dl></div>"""
+<p>{escape(reason[:1].upper() + reason[1:])}.</p>
+{scale}<dl>{rows}</dl></div>"""
 
 
 def _card_rows(checked: CheckedFile) -> list[tuple[str, str]]:
     """(label, text) below the verdict; the passages are only counted, because the tab "Chunks" lists them."""
     result = checked.result
-    rows = [row for row in verdict_rows(result, checked.judge) if row[0] not in ("verdict", "suspicious")]
+    rows = [row for row in verdict_rows(result, checked.judge) if row[0] not in ("verdict", "reason", "suspicious")]
     if result.error:
         return rows[-1:]  # the caution: the sentence above it says the rest
     if result.regions:
@@ -125,8 +123,8 @@ it.</p><div class="wide"><div style="min-width:{width}px">
 
 def _chunk_button(start: float, end: float, score: float | None, total: float, judge: Judge) -> str:
     """A button placed where the chunk lies in `total` seconds of sound."""
-    kind = "silent" if score is None else judge.verdict(score)
-    outcome = "silent" if score is None else f"score {two_decimals(score)}, {VERDICT_WORDS[kind]}"
+    kind = "silent" if score is None else VERDICTS[judge.finding_of(score)]
+    outcome = "silent" if score is None else f"score {two_decimals(score)}, {FINDING_WORDS[judge.finding_of(score)]}"
     place = f"left:{100 * start / total:.3f}%;width:{100 * (end - start) / total:.3f}%"
     label = f"{start:.2f} to {end:.2f} s, {outcome}"
     return (
@@ -165,17 +163,17 @@ def model_comparison(checks: Sequence[tuple[str, CheckedFile]]) -> str:
 def _model_row(label: str, checked: CheckedFile) -> str:
     result, judge = checked.result, checked.judge
     probability = "–" if result.probability_spoof is None else probability_text(result.probability_spoof)
-    verdict = f'<td class="{result.verdict}">{ICONS[result.verdict]} {VERDICT_WORDS[result.verdict]}</td>'
+    verdict = f'<td class="{result.verdict}">{ICONS[result.verdict]} {FINDING_WORDS[result.finding]}</td>'
     values = [two_decimals(result.score), two_decimals(judge.settings.threshold), probability, str(len(result.regions))]
     cells = "".join(f"<td>{value}</td>" for value in (*values, escape(judge.caution())))
     return f'<tr><th scope="row">{escape(short_label(label))}</th>{verdict}{cells}</tr>'
 
 
 def verdict_counts(checks: Sequence[CheckedFile]) -> str:
-    words = ["unreadable" if checked.result.error else VERDICT_WORDS[checked.result.verdict] for checked in checks]
+    words = ["unreadable" if checked.result.error else FINDING_WORDS[checked.result.finding] for checked in checks]
     found = Counter(words)
     items = "".join(
-        f"<li><b>{found[word]}</b> {word}</li>" for word in (*VERDICT_WORDS.values(), "unreadable") if found[word]
+        f"<li><b>{found[word]}</b> {word}</li>" for word in (*FINDING_WORDS.values(), "unreadable") if found[word]
     )
     note = f'<p class="note">Caution: {escape(checks[0].judge.caution())}.</p>'
     return f'<div class="card" role="status"><ul class="counts">{items}</ul>{note}</div>'
@@ -185,7 +183,7 @@ def table_row(checked: CheckedFile) -> list:
     """The cells of a file in the table of several files; gradio escapes them."""
     result = checked.result
     remarks = result.error or ", ".join(condition.name.replace("_", " ") for condition in result.conditions)
-    verdict = "✕ unreadable" if result.error else f"{ICONS[result.verdict]} {VERDICT_WORDS[result.verdict]}"
+    verdict = "✕ unreadable" if result.error else f"{ICONS[result.verdict]} {FINDING_WORDS[result.finding]}"
     probability = result.probability_spoof
     numbers = (result.score, probability and 100 * probability, result.seconds)
     rounded = [value if value is None else round(value, 4) for value in numbers]
