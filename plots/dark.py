@@ -1,5 +1,6 @@
 """A figure for a dark page: `darken` changes the colours of one that was drawn for white."""
 
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,16 @@ OTHERS = {FINDING_COLOURS[name]: dark for name, dark in DARK_FINDING_COLOURS.ite
     BONAFIDE_COLOUR: "#56B4E9",
     "#D55E00": "#f98a66",
 }
+
+
+def png_looks(figure: "Figure", dpi: float = 170) -> tuple[bytes, bytes]:
+    """`figure` as PNG for a white page and for a dark one; afterwards it is dark."""
+    looks = []
+    for change in (lambda figure: figure, darken):
+        png = io.BytesIO()
+        change(figure).savefig(png, format="png", dpi=dpi)
+        looks.append(png.getvalue())
+    return looks[0], looks[1]
 
 
 def darken(figure: "Figure") -> "Figure":

@@ -1,20 +1,21 @@
-"""One scored recording over time: verdict, waveform, spectrogram, chunk scores and saliency."""
+"""One scored recording over time: verdict, waveform, spectrogram, chunk scores and what the lowest score rests on."""
 
 import textwrap
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from common.escaping import printable
+from plots.prediction import Prediction, draw_prediction, prediction_bars
+from plots.signal import Excerpt, Explanation, draw_evidence, draw_spectrogram, draw_waveform
 from plots.style import (
-    BONAFIDE_COLOUR,
+    FINDING_COLOURS,
     LINE_HEIGHT,
     SMALL,
     TEXT,
     TWO_COLUMNS,
-    add_threshold,
     line_handle,
     patch_handle,
     shorten,
@@ -26,12 +27,12 @@ if TYPE_CHECKING:  # matplotlib is slow to import, so functions import it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REJECTED, SHADE = "#D55E00", (0.9, 0.62, 0, 0.25)  # a chunk below the threshold; the shade of a suspicious region
-HIGHEST = 8000  # Hz: the top of every frequency axis
-CLOCK = 120  # seconds; longer recordings have times in min:s or h:min
-PICTURED_SECONDS = 600  # longer recordings are drawn without waveform and spectrogram
-PIXELS = 1400  # columns of a waveform or spectrogram, about as many as two columns of a paper can show
-Regions = Sequence[tuple[float, float, float]]  # start and end in seconds, score
+SHADE = (0.9, 0.62, 0, 0.25)  # of a suspicious passage
+CHUNK_MARKERS = {"likely_genuine": "o", "unclear": "D", "likely_synthetic": "X", "mixed": "P", "cannot_say": "s"}
+CLOCK = 20  # seconds; longer recordings have times in min:s, h:min or h:min:s
+PICTURED_SECONDS = 600  # of longer recordings only an excerpt is drawn as waveform and spectrogram
+HEIGHTS = {"prediction": 0.75, "waveform": 0.95, "spectrogram": 1.4, "scores": 2.0, "evidence": 1.6}  # inches
+Region = tuple[float, float, float]  # start and end in seconds, score
 
 
 class Timeline(NamedTuple):
@@ -39,60 +40,137 @@ class Timeline(NamedTuple):
 
     starts: np.ndarray  # (C,) seconds
     ends: np.ndarray  # (C,) seconds, at most the recording's end
-    scores: np.ndarray  # (C,); NaN if the chunk is silent
+    scores: np.ndarray  # (C,); NaN if the chunk has none
+    findings: Sequence[str]  # (C,) keys of FINDING_COLOURS
+
+
+class ScoreScale(NamedTuple):
+    """The axis of scores, the same for every recording of a model; scores beyond it are marked at its ends."""
+
+    low: float
+    high: float
+    threshold: float | None
+    unclear: float = 0.0  # scores closer to the threshold are unclear
+
+
+@dataclass(frozen=True)
+class RecordingPicture:
+    """What the panels of a recording show.
+
+    excerpt: None draws neither waveform nor spectrogram. regions: suspicious passages; one that is all of the
+    recording is not marked. decisive: the passage that drives the finding.
+    """
+
+    timeline: Timeline
+    scale: ScoreScale
+    regions: Sequence[Region] = ()
+    decisive: Region | None = None
+    excerpt: Excerpt | None = None
+    explanation: Explanation | None = None
+    prediction: Prediction | None = None
+
+    @property
+    def end(self) -> float:
+        """Seconds: the end of the recording."""
+        last = float(np.max(self.timeline.ends))
+        return last if self.excerpt is None else max(last, self.excerpt.end)
+
+    def panels(self) -> dict[str, tuple[float, float]]:
+        """The start and end of the time axis of each panel. One chunk needs no panel of its own for the evidence."""
+        sound = () if self.excerpt is None else ("waveform", "spectrogram")
+        whole = (0.0, self.end)
+        spans = dict.fromkeys(sound, (self.excerpt.start, self.excerpt.end) if self.is_part else whole)
+        spans["scores"] = whole
+        if self.explanation and not (sound and len(self.timeline.starts) == 1):
+            chunk = self.explanation.excerpt
+            spans["evidence"] = (chunk.start, chunk.end)
+        return spans
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the excerpt is but a part of the recording."""
+        return self.excerpt is not None and len(self.excerpt.samples) / self.excerpt.rate < self.end - 0.01
+
+    def passages(self, begin: float, end: float) -> list[Region]:
+        """The suspicious passages that lie in a panel from `begin` to `end`, cut to it."""
+        parts = [region for region in self.regions if region[1] - region[0] < 0.99 * self.end]
+        return [(max(a, begin), min(b, end), score) for a, b, score in parts if b > begin and a < end]
 
 
 def recording_figure(
-    samples: np.ndarray | None,
-    rate: int,
-    timeline: Timeline,
-    threshold: float | None,
-    regions: Regions,
-    verdict_lines: Sequence[tuple[str, str]],
-    saliency: Any = None,
+    picture: RecordingPicture, title: str, finding: str, verdict_lines: Sequence[tuple[str, str]]
 ) -> "Figure":
-    """The verdict in words; below it waveform, mel spectrogram and chunk scores over time.
+    """The title and the verdict in words; below them the bars and panels of `picture`, one under the other.
 
-    samples: mono (N,) at `rate` Hz; None draws neither waveform nor spectrogram. regions: suspicious ones, shaded and
-    bracketed. verdict_lines: (label, text), drawn letter for letter. saliency: an `explain.Saliency` of the chunk with
-    the lowest score, drawn in its own panel.
+    title, verdict_lines, which are (label, text): drawn letter for letter. finding: a key of FINDING_COLOURS.
     """
     from matplotlib.figure import Figure
 
-    heights = {"waveform": 0.95, "spectrogram": 1.4} if samples is not None else {}
-    heights |= {"scores": 2.0} | ({"saliency": 1.9} if saliency is not None else {})
-    figure = Figure(figsize=(TWO_COLUMNS, sum(heights.values())), dpi=200, layout="constrained")
-    _words(figure, verdict_lines)
-    panels = figure.subplots(len(heights), height_ratios=list(heights.values()), squeeze=False)[:, 0]
-    axes = dict(zip(heights, panels, strict=True))
-    seconds = float(np.max(timeline.ends)) if samples is None else len(samples) / rate
-    if samples is not None:
-        _waveform(axes["waveform"], samples, rate)
-        _label_regions(axes["waveform"], regions, seconds)
-        _spectrogram(axes["spectrogram"], samples, rate)
-    _chunk_scores(axes["scores"], timeline, threshold, bool(regions))
-    if saliency is not None:
-        _saliency(axes.pop("saliency"), saliency, seconds)
-    for name, panel in axes.items():
-        _time_axis(panel, seconds, last=name == "scores")
-        if regions:
-            _mark_regions(panel, regions)
+    spans = picture.panels()
+    names = [*(["prediction"] if picture.prediction else []), *spans]
+    heights = [HEIGHTS[name] for name in names]
+    figure = Figure(figsize=(TWO_COLUMNS, sum(heights)), dpi=200, layout="constrained")
+    if picture.explanation:
+        figure.set_figheight(figure.get_figheight() + 0.3)
+        sentence = textwrap.fill(picture.explanation.sentence, 130)
+        figure.supxlabel(sentence, fontsize=SMALL, x=0.01, ha="left", parse_math=False)
+    _words(figure, title, finding, verdict_lines)
+    panels = figure.subplots(len(names), height_ratios=heights, squeeze=False)[:, 0]
+    if picture.prediction:
+        draw_prediction(panels[0], picture.prediction)
+    times = list(spans.values())
+    for (name, span), axes, after in zip(spans.items(), panels[-len(spans) :], [*times[1:], None], strict=True):
+        _draw_panel(axes, picture, name, span, with_times=span != after)
     figure.align_ylabels(panels)
     return figure
 
 
-def _words(figure: "Figure", verdict_lines: Sequence[tuple[str, str]]) -> None:
-    """Labels and texts in two columns at the top, which add to the figure's height; the first text is bold."""
+def recording_panels(picture: RecordingPicture) -> dict[str, "Figure"]:
+    """Each panel of `picture` as a figure of its own, by name: prediction, waveform, spectrogram, scores, evidence."""
+    from matplotlib.figure import Figure
+
+    figures = {"prediction": prediction_bars(picture.prediction)} if picture.prediction else {}
+    for name, span in picture.panels().items():
+        figures[name] = Figure(figsize=(TWO_COLUMNS, HEIGHTS[name] + 0.5), dpi=200, layout="constrained")
+        _draw_panel(figures[name].add_subplot(), picture, name, span, with_times=True)
+    return figures
+
+
+def _draw_panel(
+    axes: "Axes", picture: RecordingPicture, name: str, span: tuple[float, float], with_times: bool
+) -> None:
+    passages = [] if name == "evidence" else picture.passages(*span)
+    if name == "waveform":
+        draw_waveform(axes, picture.excerpt)
+        _label_passages(axes, passages, picture.decisive, span[1] - span[0])
+    elif name == "scores":
+        _chunk_scores(axes, picture, bool(passages))
+    else:
+        draw_spectrogram(axes, picture.excerpt if name == "spectrogram" else picture.explanation.excerpt)
+        if picture.explanation and ("evidence" not in picture.panels() or name == "evidence"):
+            draw_evidence(axes, picture.explanation)
+            what = "Orange: what speaks for spoof in the chunk with the lowest score"
+            axes.set_title(what, fontsize=SMALL, loc="left", pad=3)
+    _time_axis(axes, *span, with_times)
+    if passages:
+        _mark_passages(axes, passages)
+
+
+def _words(figure: "Figure", title: str, finding: str, verdict_lines: Sequence[tuple[str, str]]) -> None:
+    """Title, labels and texts in two columns at the top, which add to the figure's height; the first text is bold."""
     rows = [(label if i == 0 else "", line) for label, text in verdict_lines for i, line in enumerate(_drawable(text))]
-    room = LINE_HEIGHT * len(rows) + 0.1
+    room = LINE_HEIGHT * (len(rows) + 1) + 0.15
     height = figure.get_figheight() + room
     figure.set_figheight(height)
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - room / height))
-    look = {"fontsize": SMALL, "parse_math": False, "in_layout": False}
-    for row, (label, line) in enumerate(rows, 1):
-        y = 1 - LINE_HEIGHT * row / height
-        figure.text(0.06 / TWO_COLUMNS, y, label, color="0.35", **look)
-        figure.text(0.8 / TWO_COLUMNS, y, line, weight="bold" if row == 1 else "normal", **look)
+    look = {"parse_math": False, "in_layout": False}
+    place = 0.06 / TWO_COLUMNS, 1 - 1.15 * LINE_HEIGHT / height
+    figure.text(*place, _drawable(shorten(printable(title), 80))[0], fontsize=TEXT + 1, weight="bold", **look)
+    for row, (label, line) in enumerate(rows, 2):
+        y = 1 - (LINE_HEIGHT * row + 0.05) / height
+        first = {"weight": "bold", "color": FINDING_COLOURS[finding]} if row == 2 else {}
+        figure.text(0.06 / TWO_COLUMNS, y, label, color="0.35", fontsize=SMALL, **look)
+        figure.text(0.8 / TWO_COLUMNS, y, line, fontsize=SMALL, **first, **look)
 
 
 def _drawable(text: str) -> list[str]:
@@ -104,158 +182,121 @@ def _drawable(text: str) -> list[str]:
     return textwrap.wrap(" ".join(shorten(word, 48) for word in shorten(known, 250).split()), 86) or [""]
 
 
-def _waveform(axes: "Axes", samples: np.ndarray, rate: int) -> None:
-    """The lowest and highest sample in each of at most `PIXELS` columns, so that an hour draws as fast as a second."""
-    style_axes(axes, "", "Amplitude")
-    edges = np.unique(np.linspace(0, len(samples), PIXELS, endpoint=False).astype(int))
-    low, high = np.minimum.reduceat(samples, edges), np.maximum.reduceat(samples, edges)
-    axes.fill_between(edges / rate, low, high, color="0.3", linewidth=0.4, step="post", rasterized=True)
-    peak = 1.1 * max(-low.min(), high.max()) or 1
-    axes.set(ylim=(-peak, peak))
-
-
-def _spectrogram(axes: "Axes", samples: np.ndarray, rate: int) -> None:
-    """Mel power, 80 dB down from the loudest point: 64 bands, windows of 32 ms, the loudest window of each column."""
-    style_axes(axes, "", "")
-    taps, highest = round(0.032 * rate), min(HIGHEST, rate / 2)
-    hop = int(np.clip(len(samples) // PIXELS, rate // 100, taps))  # with a wider hop, windows would skip samples
-    frames = -(-len(samples) // hop)
-    together = -(-frames // PIXELS)  # frames per column
-    padded = np.pad(samples, ((taps - hop) // 2, taps))  # centres each window on its hop
-    bands, columns = _mel_bands(np.fft.rfftfreq(taps, 1 / rate), 64, highest), []
-    for first in range(0, frames, 100 * together):  # an hour at once would need half a gigabyte
-        last = min(first + 100 * together, frames)
-        piece = padded[first * hop : (last - 1) * hop + taps]
-        windows = np.hanning(taps + 1)[:-1] * np.lib.stride_tricks.sliding_window_view(piece, taps)[::hop]
-        power = bands @ np.abs(np.fft.rfft(windows).T) ** 2
-        columns.append(np.maximum.reduceat(power, np.arange(0, last - first, together), axis=1))
-    decibel = 10 * np.log10(np.maximum(np.hstack(columns), 1e-10))
-    decibel = np.maximum(decibel, decibel.max() - 80)
-    extent = (0, decibel.shape[1] * together * hop / rate, 0, _mel(highest))
-    axes.imshow(decibel, cmap="Greys", origin="lower", aspect="auto", extent=extent)
-    _frequency_axis(axes)
-
-
-def _mel_bands(frequencies: np.ndarray, bands: int, highest: float) -> np.ndarray:
-    """Triangular filters of equal area (bands, F) for a spectrum at `frequencies` (F,) Hz, from 0 to `highest` Hz."""
-    edges = 700 * (10 ** (np.linspace(0, _mel(highest), bands + 2)[:, None] / 2595) - 1)
-    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    slopes = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
-    return np.maximum(0, np.minimum(*slopes)) * 2 / (high - low)
-
-
-def _chunk_scores(axes: "Axes", timeline: Timeline, threshold: float | None, regions: bool) -> None:
-    """A line over the time of each chunk at its score; rejected and silent chunks look different."""
+def _chunk_scores(axes: "Axes", picture: RecordingPicture, shaded: bool) -> None:
+    """A line over the time of each chunk at its score, in the look of its finding. The legend lists what is drawn."""
     style_axes(axes, "", "Chunk score\n(higher = more bona fide)")
-    starts, ends, scores = (np.asarray(values, float) for values in timeline)
-    scored = np.isfinite(scores)
-    low = scored & (scores <= threshold) if threshold is not None else np.zeros_like(scored)
-    kinds = [("chunk", BONAFIDE_COLOUR, "o", scored)]
-    if threshold is not None:
-        kinds = [("above the threshold", BONAFIDE_COLOUR, "o", scored & ~low), ("at or below it", REJECTED, "X", low)]
-    middles, size = (starts + ends) / 2, np.clip(300 / len(scores), 2, 5)
-    handles, labels = [], []
-    for name, colour, marker, chosen in kinds:
-        look = {"color": colour, "marker": marker, "markeredgewidth": 0, "rasterized": True}  # a day has 21,000 chunks
-        axes.hlines(scores[chosen], starts[chosen], ends[chosen], color=colour, linewidth=1.2, rasterized=True)
-        axes.plot(middles[chosen], scores[chosen], linestyle="none", markersize=size + (marker == "X"), **look)
-        handles.append(line_handle(linewidth=1.2, markersize=5, **look))
-        labels.append(name)
+    scale, legend = picture.scale, []
+    starts, ends, scores = (np.asarray(values, float) for values in picture.timeline[:3])
+    scored, findings = np.isfinite(scores), np.asarray(picture.timeline.findings)
+    shown = np.clip(scores, scale.low, scale.high)
+    size = np.clip(300 / len(scores), 2, 5)
+    for name in CHUNK_MARKERS:
+        chosen = scored & (findings == name)
+        look = {"color": FINDING_COLOURS[name], "marker": CHUNK_MARKERS[name], "markeredgewidth": 0, "rasterized": True}
+        if chosen.any():  # a day has 21,000 chunks: they are an image in a PDF
+            axes.hlines(
+                shown[chosen], starts[chosen], ends[chosen], color=look["color"], linewidth=1.2, rasterized=True
+            )
+            middles, larger = (starts + ends)[chosen] / 2, size + (look["marker"] == "X")
+            axes.plot(middles, shown[chosen], linestyle="none", markersize=larger, clip_on=False, **look)
+            legend.append((line_handle(linewidth=1.2, markersize=5, **look), name.replace("_", " ")))
     if not scored.all():
         look = {"color": "0.6", "linewidth": 3}
         silent = np.full(np.sum(~scored), 0.04), starts[~scored], ends[~scored]
         axes.hlines(*silent, transform=axes.get_xaxis_transform(), **look)
-        handles.append(line_handle(**look))
-        labels.append("silent: no score")
-    _score_limits(axes, [*scores[scored], *([threshold] if threshold is not None else [])])
-    if threshold is not None:
-        add_threshold(axes.axhline, threshold, handles, labels)
-    if regions:
-        handles.append(patch_handle(facecolor=SHADE, edgecolor="black", linewidth=0.6))
-        labels.append("suspicious region")
-    _legend_above(axes, handles, labels)
+        legend.append((line_handle(**look), "no score"))
+    if picture.is_part:
+        look = {"marker": "v", "color": "black", "linestyle": "none", "markersize": 5}
+        middle = (picture.excerpt.start + picture.excerpt.end) / 2
+        axes.plot([middle], [1.06], transform=axes.get_xaxis_transform(), clip_on=False, **look)
+        legend.append((line_handle(**look), "part shown above"))
+    beyond = scored & (shown != scores)
+    if beyond.any():
+        legend.append((_mark_beyond(axes, (starts + ends)[beyond] / 2, scores[beyond], scale), "beyond the axis"))
+    axes.set(ylim=(scale.low, scale.high), **({} if scored.any() else {"yticks": []}))
+    legend += _threshold(axes, scale)
+    if shaded:
+        legend.append((patch_handle(facecolor=SHADE, edgecolor="black", linewidth=0.6), "suspicious passage"))
+    _legend_above(axes, legend, 1.1 if picture.is_part else 1.04)
 
 
-def _legend_above(axes: "Axes", handles: Sequence["Artist"], labels: Sequence[str]) -> None:
-    """A legend of one line, above `axes` and the brackets of regions."""
-    place = {"loc": "lower right", "bbox_to_anchor": (1, 1.04), "ncols": len(labels), "borderaxespad": 0.1}
+def _mark_beyond(axes: "Axes", times: np.ndarray, scores: np.ndarray, scale: ScoreScale) -> "Artist":
+    """Triangles at the ends of the axis that point to scores outside; returns one for the legend."""
+    look = {"linestyle": "none", "color": "black", "markersize": 3.5, "rasterized": True}
+    for marker, outside, edge in (("^", scores > scale.high, 0.965), ("v", scores < scale.low, 0.035)):
+        if outside.any():
+            place = {"transform": axes.get_xaxis_transform(), "marker": marker}
+            axes.plot(times[outside], np.full(outside.sum(), edge), **place, **look)
+            handle = line_handle(marker=marker, **look)
+    return handle
+
+
+def _threshold(axes: "Axes", scale: ScoreScale) -> list[tuple]:
+    """The threshold and the band around it in which scores are unclear; returns the entry of the legend."""
+    if scale.threshold is None:
+        return []
+    label, line = f"threshold {scale.threshold:.4g}", {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 0.9}
+    if not np.isfinite(scale.threshold):
+        return [(line_handle(**line), f"{label} (not drawn)")]
+    axes.axhline(scale.threshold, **line)
+    if not scale.unclear:
+        return [(line_handle(**line), label)]
+    band = {"facecolor": "0.9", "linewidth": 0}
+    axes.axhspan(scale.threshold - scale.unclear, scale.threshold + scale.unclear, zorder=0.4, **band)
+    return [((patch_handle(**band), line_handle(**line)), f"{label}, unclear within {scale.unclear:.2g}")]
+
+
+def _legend_above(axes: "Axes", legend: Sequence[tuple], bottom: float) -> None:
+    """A legend of one or two lines, from `bottom` on: above `axes` and the brackets of passages."""
+    columns = len(legend) if len(legend) < 6 else -(-len(legend) // 2)
+    place = {"loc": "lower right", "bbox_to_anchor": (1, bottom), "ncols": columns, "borderaxespad": 0.1}
+    handles, labels = zip(*legend, strict=True) if legend else ((), ())
     axes.legend(handles, labels, fontsize=SMALL, frameon=False, handlelength=1.8, columnspacing=1.2, **place)
 
 
-def _score_limits(axes: "Axes", shown: Sequence[float]) -> None:
-    """Show all scores, because a single far one may matter; no numbers if there are no scores."""
-    finite = [score for score in shown if np.isfinite(score)]
-    low, high = min(finite, default=0), max(finite, default=0)
-    margin = 0.12 * (high - low) or 1
-    axes.set(ylim=(low - margin, high + margin))
-    if not finite:
-        axes.set_yticks([])
-
-
-def _mark_regions(axes: "Axes", regions: Regions) -> None:
+def _mark_passages(axes: "Axes", passages: Sequence[Region]) -> None:
     """A shade over images and under lines, and a bracket above for readers who cannot see the shade."""
     place = {"transform": axes.get_xaxis_transform()}
-    spans = [(start, end - start) for start, end, _ in regions]
+    spans = [(start, end - start) for start, end, _ in passages]
     axes.broken_barh(spans, (0, 1), facecolor=SHADE, linewidth=0, zorder=0.5, **place)
-    times = [time for start, end, _ in regions for time in (start, start, end, end, np.nan)]
-    heights = [1.01, 1.04, 1.04, 1.01, np.nan] * len(regions)
+    times = [time for start, end, _ in passages for time in (start, start, end, end, np.nan)]
+    heights = [1.01, 1.04, 1.04, 1.01, np.nan] * len(passages)
     axes.plot(times, heights, color="black", linewidth=0.9, clip_on=False, **place)
 
 
-def _label_regions(axes: "Axes", regions: Regions, seconds: float) -> None:
-    """The score of each region above its bracket, if the one before leaves room."""
-    free = 0.0
-    for start, end, score in sorted(regions):
+def _label_passages(axes: "Axes", passages: Sequence[Region], decisive: Region | None, seconds: float) -> None:
+    """The lowest score of each passage above its bracket, if those before leave room; the decisive one first, bold."""
+    taken: list[float] = []
+    for start, end, score in sorted(passages, key=lambda passage: (not _overlap(passage, decisive), passage)):
         middle = (start + end) / 2
-        if middle >= free:
+        if all(abs(middle - other) >= 0.08 * seconds for other in taken):
             place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(f"{score:.2f}".replace("-", "−"), (middle, 1.04), (0, 2), fontsize=SMALL, **place)
-            free = middle + 0.08 * seconds
+            weight = "bold" if _overlap((start, end, score), decisive) else "normal"
+            text = f"{score:.2f}".replace("-", "−")
+            axes.annotate(text, (middle, 1.04), (0, 2), fontsize=SMALL, weight=weight, **place)
+            taken.append(middle)
 
 
-def _saliency(axes: "Axes", saliency: Any, seconds: float) -> None:
-    """Saliency over the time in the chunk, up to the end of a recording of `seconds`: a shorter one was repeated."""
-    from matplotlib.colors import PowerNorm
-
-    begin = f"{saliency.start:.2f} s" if seconds < CLOCK else str(timedelta(seconds=int(saliency.start)))
-    style_axes(axes, "Time in the chunk (s)", "")
-    title = f"Evidence for the lowest chunk score (chunk from {begin}; light = more)"
-    axes.set_title(title, fontsize=SMALL, loc="left", pad=3)
-    columns = saliency.weight.shape[1]
-    middles = (np.arange(columns) + 0.5) * saliency.seconds / columns
-    look = {
-        "cmap": "magma",
-        "norm": PowerNorm(0.5, 0, 1),
-        "rasterized": True,
-    }  # without the root, only peaks would be visible
-    mesh = axes.pcolormesh(middles, _mel(saliency.frequencies), saliency.weight, **look)
-    axes.set_facecolor(mesh.cmap(0.0))  # below the lowest band
-    axes.set_xlim(0, min(saliency.seconds, seconds - saliency.start))
-    _frequency_axis(axes)
+def _overlap(one: Region, two: Region | None) -> bool:
+    return two is not None and one[0] < two[1] and two[0] < one[1]
 
 
-def _frequency_axis(axes: "Axes") -> None:
-    """0–8 kHz on the mel scale."""
-    kilohertz = (0, 0.5, 1, 2, 4, 8)
-    axes.set_yticks([_mel(1000 * tick) for tick in kilohertz], [f"{tick:g}" for tick in kilohertz])
-    axes.set_ylim(0, _mel(HIGHEST))
-    axes.set_ylabel("Frequency\n(kHz)", fontsize=TEXT)
-    axes.grid(False)
-
-
-def _time_axis(axes: "Axes", seconds: float, last: bool) -> None:
-    """0 to `seconds`, in min:s from two minutes on, in h:min from an hour on. Only the `last` panel has numbers."""
-    unit = "s"
-    if seconds >= CLOCK:
-        steps = (20, 30, 60, 120, 300, 600, 1200, 1800)
+def _time_axis(axes: "Axes", begin: float, end: float, with_times: bool) -> None:
+    """`begin` to `end` in seconds, or in min:s, h:min or h:min:s; a panel above one of the same axis has no numbers."""
+    unit, seconds = "s", end - begin
+    if end >= CLOCK:
+        steps = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)
         step = next((step for step in steps if seconds <= 10 * step), 3600 * -(-seconds // 36_000))
-        small, unit = (1, "min:s") if seconds < 3600 else (60, "h:min")
-        axes.set_xticks(np.arange(0, seconds + 1, step))
-        axes.xaxis.set_major_formatter(lambda time, _: f"{time // (60 * small):.0f}:{time // small % 60:02.0f}")
-    axes.set_xlim(0, seconds)
-    axes.tick_params(axis="x", labelbottom=last)
-    axes.set_xlabel(f"Time ({unit})" if last else "", fontsize=TEXT)
+        unit = "min:s" if end < 3600 else "h:min" if step >= 60 else "h:min:s"
+        axes.set_xticks(np.arange(-(-begin // step) * step, end + 1e-6, step))
+        axes.xaxis.set_major_formatter(lambda time, _: _clock(time, unit, step))
+    axes.set_xlim(begin, end)
+    axes.tick_params(axis="x", labelbottom=with_times)
+    axes.set_xlabel(f"Time ({unit})" if with_times else "", fontsize=TEXT)
 
 
-def _mel(hertz: float | np.ndarray) -> float | np.ndarray:
-    return 2595 * np.log10(1 + hertz / 700)  # HTK's scale, as in the models' filter banks
+def _clock(time: float, unit: str, step: float) -> str:
+    if unit == "h:min":
+        return f"{time // 3600:.0f}:{time // 60 % 60:02.0f}"
+    seconds = f"{time % 60:04.1f}" if step < 1 else f"{time % 60:02.0f}"
+    return f"{time // 60:.0f}:{seconds}" if unit == "min:s" else f"{time // 3600:.0f}:{time // 60 % 60:02.0f}:{seconds}"

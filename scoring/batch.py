@@ -177,14 +177,19 @@ def _without_result(files: list[Path], document: ResultsFile | None) -> list[Pat
 
 
 def _draw(scored: ScoredRecording, judge: Judge, detector: Detector, outputs: BatchOutputs, utt_id: str) -> bool:
-    """Write <utt_id>.png and .pdf; returns whether that worked. A figure that fails, for any reason, is named."""
+    """Write <utt_id>.png and .pdf, print what explains the lowest score; returns whether that worked.
+
+    A figure that fails, for any reason, is named.
+    """
     from tqdm import tqdm  # its `write` leaves the progress bar whole
 
     try:
-        save_figure(scored, judge, detector, outputs.figures / utt_id, outputs.explain)
+        sentence = save_figure(scored, judge, detector, outputs.figures / utt_id, outputs.explain)
     except Exception as error:
         tqdm.write(printable(f"error: no figure of {scored.result.path}: {error}"), file=sys.stderr)
         return False
+    if sentence:
+        tqdm.write(f"  {'explained':<13}{sentence}", file=sys.stdout)
     return True
 
 

@@ -64,6 +64,38 @@ def saliency(model: nn.Module, chunk: np.ndarray, start: float = 0.0, target: st
     return Saliency(start, len(chunk) / SAMPLE_RATE, frequencies, weight / (weight.max() or 1))
 
 
+def saliency_sentence(found: Saliency, end: float) -> str:
+    """When and at which frequencies half of the evidence lies. end: seconds at which the recording ends."""
+    columns = found.weight.shape[1]
+    times = found.start + np.arange(columns + 1) * found.seconds / columns
+    known = found.weight[:, times[:-1] < end]  # a short recording was repeated
+    chunk = f"in the lowest-scoring chunk ({_moment(found.start)}–{_moment(min(found.start + found.seconds, end))})"
+    if not known.any():
+        return f"{chunk[0].upper()}{chunk[1:]} nothing speaks for spoof."
+    between = (found.frequencies[1:] + found.frequencies[:-1]) / 2
+    begin, stop = _narrowest_half(known.sum(axis=0), times[: known.shape[1] + 1])
+    low, high = _narrowest_half(known.sum(axis=1), np.concatenate([[0], between, [SAMPLE_RATE / 2]]))
+    return (
+        f"Half of what speaks for spoof {chunk} lies at {_moment(begin)}–{_moment(min(stop, end))}, "
+        f"half of it at {low / 1000:.1f}–{high / 1000:.1f} kHz."
+    )
+
+
+def _narrowest_half(weight: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
+    """The shortest stretch of `edges` (N + 1,) that holds half of `weight` (N,)."""
+    below = np.concatenate([[0], np.cumsum(weight)])
+    first = np.flatnonzero(below[-1] - below >= below[-1] / 2)
+    last = np.searchsorted(below, below[first] + below[-1] / 2 - 1e-9 * below[-1])
+    best = np.argmin(edges[last] - edges[first])
+    return float(edges[first[best]]), float(edges[last[best]])
+
+
+def _moment(seconds: float) -> str:
+    """Minutes and seconds, 2:21.5."""
+    tenths = round(10 * seconds)
+    return f"{tenths // 600}:{tenths % 600 // 10:02}.{tenths % 10}"
+
+
 def _outputs_and_gradients(
     model: nn.Module, banks: Sequence[SincBank | LogFilterBank], chunk: np.ndarray, sign: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -15,7 +15,7 @@ from common.errors import UserError
 from models import build_model
 from models.layers import SincBank
 from models.LFCC_LCNN import LinearFilterBank
-from scoring.explain import Saliency, saliency
+from scoring.explain import Saliency, saliency, saliency_sentence
 from utils import load_model
 
 RNG = np.random.default_rng(5)
@@ -169,3 +169,18 @@ def _score(model: torch.nn.Module, chunk: np.ndarray, gain: torch.Tensor | None 
     for hook in hooks:
         hook.remove()
     return logits[0, 1].item()
+
+
+def test_the_sentence_says_where_half_of_the_evidence_lies():
+    weight = np.zeros((70, 400), np.float32)
+    frequencies = np.linspace(50, 7950, 70)
+    found = Saliency(120.0, 4.0, frequencies, weight)
+    nothing = "In the lowest-scoring chunk (2:00.0–2:04.0) nothing speaks for spoof."
+    assert saliency_sentence(found, 300.0) == nothing
+    weight[10:14, 100:150] = 1  # 1.2–1.6 kHz for half a second
+    weight[40, 300:340] = 0.5
+    told = saliency_sentence(found, 300.0)
+    chunk = "Half of what speaks for spoof in the lowest-scoring chunk"
+    assert told == f"{chunk} (2:00.0–2:04.0) lies at 2:01.0–2:01.3, half of it at 1.1–1.5 kHz."
+    weight[:, 200:] = 1  # beyond the end of the recording, which was repeated
+    assert saliency_sentence(found, 122.0).startswith(f"{chunk} (2:00.0–2:02.0) lies at 2:01.0–2:01.")

@@ -209,8 +209,9 @@ def test_a_figure_needs_no_home_and_no_numba(tiny, tmp_path):
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figures" / "a.png").stat().st_size > 0
-    code = "import sys; from plots.recording import recording_figure, Timeline; import numpy as np\n"
-    code += "recording_figure(np.ones(16000), 16000, Timeline([0], [1], [0]), 0, [], []); print('numba' in sys.modules)"
+    code = "import sys; from plots.signal import Excerpt, draw_spectrogram; import numpy as np\n"
+    code += "from plots.style import column_figure; _, axes = column_figure(2, '', '')\n"
+    code += "draw_spectrogram(axes, Excerpt(np.ones(16000), 16000)); print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
