@@ -112,7 +112,7 @@ def recording_figure(
     figure = Figure(figsize=(TWO_COLUMNS, sum(heights)), dpi=200, layout="constrained")
     if picture.explanation:
         figure.set_figheight(figure.get_figheight() + 0.3)
-        sentence = textwrap.fill(picture.explanation.sentence, 130)
+        sentence = textwrap.fill(picture.explanation.sentence, 138)
         figure.supxlabel(sentence, fontsize=SMALL, x=0.01, ha="left", parse_math=False)
     _words(figure, title, finding, verdict_lines)
     panels = figure.subplots(len(names), height_ratios=heights, squeeze=False)[:, 0]

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from audio import SAMPLE_RATE
 from common.errors import UserError
 from models.layers import LogFilterBank, SincBank
+from scoring.passages import clock
 
 COLUMN = SAMPLE_RATE // 100  # samples: 10 ms
 NEIGHBOURS = (3, 9)  # bands × columns to average: AASIST's pooling sends the gradient to one band in three; 90 ms
@@ -91,9 +92,9 @@ def _narrowest_half(weight: np.ndarray, edges: np.ndarray) -> tuple[float, float
 
 
 def _moment(seconds: float) -> str:
-    """Minutes and seconds, 2:21.5."""
+    """Minutes and seconds, 2:21.5, or hours, minutes and seconds, 1:02:21.5."""
     tenths = round(10 * seconds)
-    return f"{tenths // 600}:{tenths % 600 // 10:02}.{tenths % 10}"
+    return f"{clock(tenths // 10)}.{tenths % 10}"
 
 
 def _outputs_and_gradients(

@@ -177,6 +177,7 @@ def test_the_sentence_says_where_half_of_the_evidence_lies():
     found = Saliency(120.0, 4.0, frequencies, weight)
     nothing = "In the lowest-scoring chunk (2:00.0–2:04.0) nothing speaks for spoof."
     assert saliency_sentence(found, 300.0) == nothing
+    assert "chunk (2:42:00.0–2:42:04.0) nothing" in saliency_sentence(found._replace(start=9720.0), 18000.0)
     weight[10:14, 100:150] = 1  # 1.2–1.6 kHz for half a second
     weight[40, 300:340] = 0.5
     told = saliency_sentence(found, 300.0)

@@ -1,12 +1,14 @@
 """Colours: the findings differ for every kind of colour blindness, and a darkened figure can be read."""
 
+import io
 from itertools import combinations
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from PIL import Image
 
-from plots.dark import DARK_GROUND, LIGHT_INK, darken
+from plots.dark import DARK_GROUND, LIGHT_INK, darken, png_looks
 from plots.scores import attack_eer, score_distributions
 from plots.style import DARK_FINDING_COLOURS, FINDING_COLOURS
 
@@ -63,3 +65,12 @@ def test_a_dark_figure_has_light_ink_and_the_same_data():
         for line in dark.axes[0].get_lines():
             assert contrast(to_rgb(line.get_color()), DARK_GROUND) > 3
             assert contrast(to_rgb(line.get_markeredgecolor()), DARK_GROUND) > 3
+
+
+def test_both_looks_are_of_one_size():
+    light, dark = (
+        np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        for png in png_looks(attack_eer({"a": {"A07": (0.1, None, None)}}), 100)
+    )
+    assert light.shape == dark.shape and light.shape[1] == 340
+    assert light[0, 0].tolist() == [255, 255, 255] and dark[0, 0].tolist() == [0x0B, 0x0F, 0x19]
