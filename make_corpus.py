@@ -7,10 +7,13 @@
 Spoofs are copies of the same recordings, made by vocoders (copy-synthesis). A first-level subfolder is a speaker, and
 no speaker is in two partitions. Level, margins of quiet, band and noise floor are drawn alike for both classes, so that
 only the vocoder gives a spoof away. sources.csv lists what each utterance was made from. See docs/make_corpus.md.
+
+    python make_corpus.py rebuild --help      # the bundled detector's training corpus, from clones of repositories
 """
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +21,18 @@ import numpy as np
 from audio.vocoders import VOCODERS
 from common.command import Parser, run
 from common.errors import UserError
+from common.escaping import printable
 from corpora.cutting import find_recordings
 from corpora.from_recordings import MadeCorpusSettings, build_made_corpus
 from corpora.la_layout import LETTERS
+from corpora.rebuild import rebuild
+from corpora.recording_list import BUNDLED, by_file, read_list, source_lines
 
 
 def main() -> int:
     """Command line."""
+    if sys.argv[1:2] == ["rebuild"]:
+        return rebuild_from_clones(parse_rebuild_options(sys.argv[2:]))
     options = parse_options()
     attacks = (options.attacks, options.dev_attacks or options.attacks, options.eval_attacks or options.attacks)
     attacks_of = {name: list(dict.fromkeys(names)) for name, names in zip(LETTERS, attacks, strict=True)}
@@ -73,6 +81,59 @@ def parse_options():
     if source.is_relative_to(out) or out.is_relative_to(source):
         raise UserError("--out", f"a folder neither in nor around {options.bonafide}", options.out)
     return options
+
+
+# ---- make_corpus.py rebuild ---------------------------------------------------------------------------------------
+
+REBUILD = """Make the training corpus of the bundled detector again, from clones of the repositories of its recordings.
+
+    python make_corpus.py rebuild --list_sources --clones clones > clone.sh      # read it, then: sh clone.sh
+    python make_corpus.py rebuild --clones clones --out data/broad
+    python data_utils.py check csv:data/broad/clips.csv
+
+A recording that is missing or is not as listed is named at the end (exit code 1); run the command again when it is
+there, and what is made is kept. See docs/make_corpus.md.
+"""
+
+
+def parse_rebuild_options(arguments: list[str]):
+    parser = Parser(prog="make_corpus.py rebuild", description=REBUILD)
+    clones = "folder of clones, OWNER/NAME each (default: %(default)s)"
+    parser.add_argument("--clones", type=Path, default=Path("clones"), help=clones)
+    doing = parser.add_mutually_exclusive_group(required=True)
+    doing.add_argument("--list_sources", action="store_true", help="print the shell commands that clone them")
+    doing.add_argument("--out", type=Path, help="folder of the corpus")
+    recordings = "list of recordings (default: those of the bundled detector)"
+    parser.add_argument("--recordings", type=Path, default=BUNDLED, metavar="CSV", help=recordings)
+    workers = "processes that decode; 0: none (default: %(default)s)"
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help=workers)
+    options = parser.parse_args(arguments)
+    if options.workers < 0:
+        raise UserError("--workers", "0 or more", options.workers)
+    return options
+
+
+def rebuild_from_clones(options) -> int:
+    """`make_corpus.py rebuild`; returns the exit code."""
+    clips = read_list(options.recordings)
+    if options.list_sources:
+        print(*map(printable, source_lines(clips, options.clones)), sep="\n")
+        return 0
+    made, problems = rebuild(clips, options.clones, options.out, options.workers)
+    clips_of = Counter(clip.source for clip in clips)
+    for what, files in problems.items():
+        print(printable(f"missing: {what} (clips: {sum(clips_of[file] for file in files):,})"), file=sys.stderr)
+    if unknown := Counter(clip.source.repository for clip in clips if not clip.source.file):
+        parts = ", ".join(f"{name} {count:,}" for name, count in unknown.items())
+        note = f"note: {unknown.total():,} clips are of files that the list does not name: {parts}"
+        print(printable(note), file=sys.stderr)
+    possible = [clip for clip in clips if clip.source.file]
+    for key in ("bonafide", "spoof"):
+        counts = [sum(clip.key == key for clip in some) for some in (made, possible)]
+        print(f"{key}: {counts[0]:,} of {counts[1]:,} clips")
+    if problems:
+        print(f"{sum(map(len, problems.values())):,} of {len(by_file(clips)):,} files are missing", file=sys.stderr)
+    return int(bool(problems))
 
 
 if __name__ == "__main__":

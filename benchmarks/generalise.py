@@ -132,9 +132,14 @@ def asvspoof_layout(folder: Path, parts: Sequence[str], source: str = "") -> lis
 
 
 def all_clips(data: Path) -> list[Clip]:
-    """`broad`, `mixed` and LA_mini below `data`."""
-    clips = broad(data / "broad") + asvspoof_layout(data / "mixed", ("train", "dev"))
-    return clips + asvspoof_layout(data / "LA_mini", ("train", "dev", "eval"), "ASVspoof2019")
+    """`broad`, `mixed` and LA_mini below `data`; what `make_corpus.py rebuild` makes is a `broad` with LA in it."""
+    clips = broad(data / "broad")
+    for name, parts, source in (("mixed", ("train", "dev"), ""), ("LA_mini", ("train", "dev", "eval"), "ASVspoof2019")):
+        if (data / name).exists():
+            clips += asvspoof_layout(data / name, parts, source)
+        else:
+            print(f"note: without {data / name}", file=sys.stderr)
+    return clips
 
 
 # ------------------------------------------------------------------------------------------------------- the folds
