@@ -92,7 +92,7 @@ REBUILD = """Make the training corpus of the bundled detector again, from clones
     python data_utils.py check csv:data/broad/clips.csv
 
 A recording that is missing or is not as listed is named at the end (exit code 1); run the command again when it is
-there, and what is made is kept. See docs/make_corpus.md.
+there, and what is made is kept. See docs/rebuild.md.
 """
 
 

@@ -2,7 +2,7 @@
 
     clips = read_list(BUNDLED)
 
-docs/make_corpus.md describes the columns.
+docs/rebuild.md describes the columns.
 """
 
 import csv
