@@ -1,4 +1,5 @@
 # make demo: train and evaluate on the demo corpus · make test: lint and every test · make clean
+# Tests run in two processes: most of their time is a single thread's, and importing torch.
 # make test-torchaudio: the models' tests beside torchaudio and the newest torch, in an environment of its own (5.5 GB)
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +14,7 @@ demo: $(VENV)/requirements
 test: $(VENV)/requirements-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 TORCHAUDIO_TESTS = tests/test_torchaudio.py tests/test_models.py tests/test_ssl_aasist.py tests/test_published.py
 

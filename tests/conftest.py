@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from forks import Command
+from forks import Command, Done
 
 from models import build_model
 from utils import load_checkpoint, save_checkpoint
@@ -37,7 +38,7 @@ MINI = {
     "freq_aug": True,
 }
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # `make test` runs two processes
 
 
 @pytest.fixture
@@ -67,8 +68,14 @@ def tiny_corpus(tmp_path_factory) -> Path:
     return folder
 
 
-def run_command(script: str, *arguments: object, **options) -> subprocess.CompletedProcess:
-    """`python script arguments…`, or `python -m module …`, in the repository's root, output captured as text."""
+def run_command(script: str, *arguments: object, **options) -> Done | subprocess.CompletedProcess:
+    """`python script arguments…`, or `python -m module …`, in the repository's root, output captured as text.
+
+    A script is forked (see `forks.Command`), which saves the time to import torch; options are `subprocess.run`'s.
+    """
+    if script.endswith(".py") and not options:
+        with tempfile.TemporaryDirectory() as folder:
+            return Command(Path(folder), script, *arguments).wait(600)
     start = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
     command = [sys.executable, *start, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # small models: a second thread only waits

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # small models: a second thread only waits
 NO_DROPOUT = "import torch; torch.nn.Dropout.forward = lambda self, x: x\n"
 
 
@@ -54,8 +55,8 @@ class Command:
     def __init__(self, folder: Path, script: str, *arguments: object, prelude: str = "", **environment: object):
         self._outputs = [folder / f"{time.monotonic_ns()}.{name}" for name in ("out", "err")]
         argv = [str(ROOT / script) if script else "", *map(str, arguments)]
-        names = {name: str(value) for name, value in environment.items()}
-        process = _server().Process(target=_run, args=(argv, prelude, names, self._outputs))
+        names = ENVIRONMENT | {name: str(value) for name, value in environment.items()}
+        process = _server().Process(target=_run, args=(argv, prelude, os.environ | names, self._outputs))
         process.start()
         self.process: BaseProcess = process
 
@@ -98,15 +99,15 @@ def together(folder: Path, size: int, script: str, *arguments: object, **options
 
 
 def _server() -> multiprocessing.context.ForkServerContext:
-    """Start the process to fork from, if there is none yet. Small models get one thread, as in `run_command`."""
+    """Start the process to fork from, if there is none yet."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["main", "soundfile", "torch._dynamo"])  # everything that a run imports
-    changes, before = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, os.environ.copy()
-    os.environ.update(changes)
+    before = os.environ.copy()
+    os.environ.update(ENVIRONMENT)
     try:
         forkserver.ensure_running()
     finally:
-        for name in changes:
+        for name in ENVIRONMENT:
             os.environ.pop(name)
             os.environ.update({name: before[name]} if name in before else {})
     return context
@@ -115,6 +116,7 @@ def _server() -> multiprocessing.context.ForkServerContext:
 def _run(argv: list[str], prelude: str, environment: dict[str, str], outputs: list[Path]) -> None:
     multiprocessing.set_start_method("fork", force=True)  # only this server uses forkserver
     os.chdir(ROOT)
+    os.environ.clear()
     os.environ.update(environment)
     for path, stream in zip(outputs, (sys.stdout, sys.stderr), strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), stream.fileno())

@@ -73,7 +73,7 @@ def test_plain_text_where_it_is_no_terminal(tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run", event("start"), *training(4))
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
     monkeypatch.setenv("COLUMNS", "40")
-    done = run_command("monitor_training.py", "--dir", folder, "--once")
+    done = subprocess.run([*SCRIPT, "--dir", folder, "--once"], capture_output=True, text=True, encoding="latin-1")
     assert done.returncode == 0 and done.stdout.isascii() and "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 40 and "'" in done.stdout
 

@@ -68,7 +68,11 @@ SMALL_MODELS = {  # {architecture: (model_config, batch size, epochs)}, small en
         12,
         5,
     ),
-    "RawNetGatSpoofST": ({"first_conv": 128, "filts": [18, [1, 6], [6, 8], [8, 32], [32, 32]]}, 6, 9),
+    "RawNetGatSpoofST": (
+        {"nb_samp": 8000, "first_conv": 128, "filts": [18, [1, 6], [6, 8], [8, 16], [16, 16]]},  # costly for its size
+        6,
+        9,
+    ),
     "LFCC_LCNN": ({"channels": [8, 12, 16, 8]}, 12, 8),
     "Ensemble": (
         {"members": [{"architecture": "LFCC_LCNN", "channels": [8, 12, 16, 8], **more} for more in (
