@@ -22,6 +22,7 @@ from pathlib import Path
 
 from audio import SAMPLE_RATE
 from audio.reading import ENDINGS
+from audio.speech import SpeechDetector
 from audio.stream import FORMATS, PcmStream
 from common.command import Parser, run
 from common.errors import UserError
@@ -29,7 +30,7 @@ from scoring.audio_files import find_audio
 from scoring.batch import BatchOutputs, score_batch
 from scoring.detector import Detector
 from scoring.findings import FINDING_WORDS
-from scoring.passages import ChunkScore
+from scoring.passages import LEAST_SPEECH
 from scoring.speaker import Reference
 from scoring.verdict import AGGREGATES, FileResult, Judge
 from scoring.weights import BUNDLED, KNOWN
@@ -137,16 +138,25 @@ def print_stream(detector: Detector, judge: Judge, stream: PcmStream) -> int:
     told = "--stream_format, --stream_channels and --stream_rate say otherwise"
     print(f"note: reading {stream} ({told}); a verdict needs {judge.chunk_seconds:.2f} s of sound", file=sys.stderr)
     hop = max(1, round(detector.engine.nb_samp * (1 - judge.settings.overlap)))
-    recent: deque[ChunkScore] = deque()
-    for chunk in detector.score_stream(stream, hop):
+    recent, speech = deque(), SpeechDetector()
+    for chunk in detector.score_stream(stream, hop, speech):
+        if chunk.score is not None and speech.seconds(chunk.start, chunk.end) < LEAST_SPEECH:
+            chunk = chunk._replace(score=None)
         recent.append(chunk)
         while recent[0].end <= chunk.end - ROLLING_SECONDS:
             recent.popleft()
-        now = "silent" if chunk.score is None else f"{chunk.score:.4f} {FINDING_WORDS[judge.finding_of(chunk.score)]}"
-        score = judge.aggregate(recent)
-        rolling = "" if score is None else f"{score:.4f} {FINDING_WORDS[judge.finding_of(score)]}"
+        speech.forget(chunk.start)
+        now, rolling = (_in_words(score, judge) for score in (chunk.score, judge.aggregate(recent)))
         print(f"{chunk.end:9.2f} s  {now:<27}  last {ROLLING_SECONDS} s: {rolling}", flush=True)
     return 0
+
+
+def _in_words(score: float | None, judge: Judge) -> str:
+    """A score and its finding; where nothing can be said, no score."""
+    finding = judge.finding_of(score)
+    if score is None:
+        return "no speech"
+    return FINDING_WORDS[finding] if finding == "cannot_say" else f"{score:.4f} {FINDING_WORDS[finding]}"
 
 
 def outputs_of(args) -> BatchOutputs:

@@ -34,7 +34,7 @@ def recordings(
     read.
     """
     if workers == 0:
-        yield from ((path, Recording(path, channel, hashed=True)) for path in paths)
+        yield from ((path, Recording(path, channel, hashed=True, listened=True)) for path in paths)
         return
     paths, ahead = iter(paths), deque()
     crew = [_DecodingWorker(channel) for _ in range(workers)]
@@ -145,7 +145,7 @@ def _decode(pipe, channel: int | None) -> None:
         except EOFError:  # the parent is gone
             return
         try:
-            recording = Recording(path, channel, hashed=True)
+            recording = Recording(path, channel, hashed=True, listened=True)
             for block in recording:
                 pipe.send(block)
             pipe.send(recording.facts)

@@ -20,6 +20,7 @@ from audio import SAMPLE_RATE
 from audio.decoders import AudioDecoder, Blocks
 from audio.errors import AudioError
 from audio.levels import LevelHistogram, downmix
+from audio.speech import SpeechDetector
 from common.errors import UserError
 
 LONGEST_GAP = 0.1  # s of silence in place of damaged packets; `read` refuses more
@@ -59,13 +60,15 @@ class RecordingFacts:
     clipped: float = 0.0  # fraction of the source's sample times at which a channel reaches 0.999 of full scale
     active_seconds: float = 0.0  # louder than −60 dBFS and than 40 dB below the loudest part: speech or any other sound
     sha256: str | None = None  # of the file, if it was to be hashed and did not change meanwhile
+    speech: tuple[tuple[float, float], ...] | None = None  # start and end (s) of what is spoken; None: not listened to
+    high_band: float | None = None  # of the speech: dB above 4.25 kHz, see `SpeechDetector.high_band`
 
 
 class Recording:
     """A file to decode: iterate over it once for blocks of mono float32 (n,) at 16 kHz; then `facts` is set.
 
     `channel` k takes only the k-th channel, counted from 1; None takes the mean of all, see `downmix`. `hashed` gives
-    `facts.sha256`. Iterating raises AudioError.
+    `facts.sha256`, `listened` `facts.speech` and `facts.high_band`. Iterating raises AudioError.
     """
 
     facts: RecordingFacts
@@ -76,13 +79,15 @@ class Recording:
         channel: int | None = None,
         max_seconds: float = LONGEST_SECONDS,
         hashed: bool = False,
+        listened: bool = False,
     ):
         self.path, self.channel, self.max_seconds, self.hashed = os.fspath(path), channel, max_seconds, hashed
+        self.listened = listened
         self._clipped = self._decoded = 0  # samples of the source
         self._cancelled_seconds = 0.0
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        levels, total = LevelHistogram(), 0
+        levels, total, speech = LevelHistogram(), 0, SpeechDetector() if self.listened else None
         self._clipped, self._cancelled_seconds = 0, 0.0
         with self._open() as file:
             before, sha256 = os.fstat(file.fileno()), hashlib.sha256()
@@ -95,12 +100,16 @@ class Recording:
                     expected = f"at most {self.max_seconds:g} s"
                     raise AudioError("too_long", f"audio {self.path} is too long", expected, "more")
                 levels.add(block)
+                if speech:
+                    speech.add(block)
                 if len(block):
                     yield block
             after = os.fstat(file.fileno())
         if total == 0:
             condition = "unreadable" if decoder.damaged_packets else "empty"
             raise AudioError(condition, f"audio {self.path} is empty or no audio", "at least one sample", 0)
+        if speech:
+            speech.end()
         self._decoded = decoder.delivered
         self.facts = RecordingFacts(
             decoder=decoder.decoder,
@@ -118,6 +127,8 @@ class Recording:
             clipped=self._clipped / decoder.delivered,
             active_seconds=levels.active_seconds(),
             sha256=sha256.hexdigest() if self.hashed and before.st_mtime_ns == after.st_mtime_ns else None,
+            speech=tuple(speech.spans) if speech else None,
+            high_band=speech.high_band() if speech else None,
         )
 
     def _open(self):

@@ -16,6 +16,7 @@ from audio.chunks import Chunker
 from audio.decoding_workers import recordings
 from audio.errors import AudioError
 from audio.reading import RecordingFacts
+from audio.speech import SpeechDetector
 from audio.stream import PcmStream
 from common.errors import UserError
 from metrics.scores import BONAFIDE
@@ -124,11 +125,18 @@ class Detector:
             likenesses = [ChunkLikeness(*values) for values in alike if values[2] is not None]
             yield ScoredRecording(judge(file.path, file.outcome, chunks, likenesses), file.kept_samples())
 
-    def score_stream(self, source: BinaryIO | PcmStream, hop: int) -> Iterator[ChunkScore]:
-        """Chunks, `hop` samples apart, of raw PCM (a bare source: s16le, mono, 16 kHz) as soon as each is complete."""
+    def score_stream(
+        self, source: BinaryIO | PcmStream, hop: int, speech: SpeechDetector | None = None
+    ) -> Iterator[ChunkScore]:
+        """Chunks, `hop` samples apart, of raw PCM (a bare source: s16le, mono, 16 kHz) as soon as each is complete.
+
+        speech: listens to the same samples before a chunk of them is given.
+        """
         chunker, received = Chunker(self.engine.nb_samp, hop), 0
         for samples in source if isinstance(source, PcmStream) else PcmStream(source):
             received += len(samples)
+            if speech:
+                speech.add(samples)
             yield from self._stream_chunks(*chunker.feed(samples), received)
         yield from self._stream_chunks(*chunker.end(), received)
 

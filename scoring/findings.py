@@ -26,20 +26,31 @@ VERDICTS: dict[Finding, Literal["bonafide", "spoof", "abstain"]] = {
 }
 WRONG = 0.10  # of decisions outside the band of "unclear", at most, on dev scores
 LEAST_DECIDED = 0.25  # of dev scores lie outside the band, whatever the errors
-USUAL_WIDTH = 0.5  # of the band, in score units, for weights without dev scores
+# How far re-encoding moves a score, where the card does not tell: as a fraction of the distance between the classes'
+# medians on dev or, without dev scores, in score units.
+USUAL_SPREAD_FRACTION, USUAL_SPREAD = 0.1, 0.8
 
 
 def unclear_width(card: ModelCard) -> float:
     """Half the width of the band around the threshold in which a score is unclear.
 
-    The narrowest outside which at most `WRONG` of the decisions on dev scores are wrong, the classes weighted alike;
-    at least `LEAST_DECIDED` of them stay decided.
+    The card's, or the one that its dev scores give; at least what re-encoding moves a score.
     """
-    if card.dev_scores is None or card.threshold is None:
-        return USUAL_WIDTH
-    bonafide, spoof = (np.array(card.dev_scores[key]) - card.threshold for key in ("bonafide", "spoof"))
-    if not len(bonafide) or not len(spoof):
-        return USUAL_WIDTH
+    scores = {key: np.array(values) for key, values in (card.dev_scores or {}).items()}
+    if card.threshold is None or not scores or not all(map(len, scores.values())):
+        return max(card.unclear_width or 0.0, USUAL_SPREAD if card.recoding_spread is None else card.recoding_spread)
+    bonafide, spoof = scores["bonafide"], scores["spoof"]
+    usual = USUAL_SPREAD_FRACTION * abs(float(np.median(bonafide) - np.median(spoof)))
+    spread = usual if card.recoding_spread is None else card.recoding_spread
+    width = _narrowest(bonafide - card.threshold, spoof - card.threshold)
+    return max(spread, width if card.unclear_width is None else card.unclear_width)
+
+
+def _narrowest(bonafide: np.ndarray, spoof: np.ndarray) -> float:
+    """The width of the band outside which at most `WRONG` of the decisions are wrong, the classes weighted alike.
+
+    At least `LEAST_DECIDED` of all stay decided. bonafide, spoof: scores less the threshold.
+    """
     distance = np.concatenate([np.abs(bonafide), np.abs(spoof)])
     weight = np.concatenate([np.full(len(scores), 0.5 / len(scores)) for scores in (bonafide, spoof)])
     wrong = np.concatenate([bonafide <= 0, spoof > 0])

@@ -27,7 +27,8 @@ class ModelCard:
     """The origin of weights and the meaning of their scores; None: not known.
 
     calibration: maps a score to an LLR. dev_scores: {"bonafide": […], "spoof": […]}, from which any operating point
-    follows; dev_scores_of says which trials they are of.
+    follows; dev_scores_of says which trials they are of. unclear_width: for bands that dev scores alone do not give,
+    such as one that weights sources alike. error_rates: for example {"all": 0.25, "narrowband": 0.31}.
     """
 
     name: str  # the official name, or the file's
@@ -39,6 +40,9 @@ class ModelCard:
     calibration: Calibration | None = None
     dev_scores: dict[str, list[float]] | None = None
     dev_scores_of: str = "the dev set"
+    recoding_spread: float | None = None  # how far mp3, Opus and AAC move a score: see benchmarks/recoding.py
+    unclear_width: float | None = None  # of the band around the threshold; None: from the dev scores
+    error_rates: dict | None = None  # fraction judged wrongly: "all", and by the names of conditions
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any], path: str | Path) -> "ModelCard":
@@ -50,6 +54,9 @@ class ModelCard:
         )
         fields = {key: checkpoint.get(key) for key in ("threshold", "calibration", "dev_scores")}
         fields["dev_scores_of"] = checkpoint.get("dev_scores_of", cls.dev_scores_of)
+        fields |= {key: checkpoint.get(key) for key in ("recoding_spread", "unclear_width", "error_rates")}
+        if known and fields["recoding_spread"] is None:
+            fields["recoding_spread"] = known.recoding_spread
         if fields["threshold"] is not None:
             found = f"EER point on {fields['dev_scores_of']}"
             fields["threshold_source"] = checkpoint.get("threshold_source", found)
@@ -78,6 +85,11 @@ class ModelCard:
             fits = fits and all(type(x) in (int, float) and abs(x) <= MAX_SLOPE for x in calibration.values())
             require(fits, "calibration", f"numbers a and b up to {MAX_SLOPE:g}", str(calibration)[:60])
             calibration = Calibration(**calibration)
+        for name in ("recoding_spread", "unclear_width"):
+            require((getattr(card, name) or 0) >= 0, name, "a number from 0", getattr(card, name))
+        for name, rate in (card.error_rates or {}).items():
+            fits = isinstance(name, str) and type(rate) in (int, float) and 0 <= rate <= 1
+            require(fits, "error_rates", "names of conditions, with fractions", f"{name}: {rate}"[:60])
         if scores is not None:
             require(isinstance(scores, dict), "dev_scores", "bonafide and spoof", str(scores)[:60])
             scores = {key: _finite_numbers(scores.get(key), f"dev_scores.{key}") for key in ("bonafide", "spoof")}

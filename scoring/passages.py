@@ -5,7 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-ODD_SPREADS = 2.5  # an odd passage is so many spreads of the other chunks below them
+LEAST_SPEECH = 0.25  # s in a chunk; in music and noise a score says nothing
+# Chosen on one half of benchmarks/splices.py's recordings: an odd passage has so many chunks, since one may be low by
+# chance, and its mean is so many spreads of the other chunks below their median.
+LEAST_RUN, ODD_SPREADS = 2, 2.75
+LEAST_REST = 3  # chunks: fewer have no spread
+MOST_RUNS = 20  # that are looked at, from the lowest on: a day has thousands
 
 
 class ChunkScore(NamedTuple):
@@ -22,6 +27,22 @@ class SuspiciousRegion(NamedTuple):
     start: float
     end: float
     score: float
+
+
+def spoken(chunks: Sequence[ChunkScore], speech: Sequence[tuple[float, float]] | None) -> list[ChunkScore]:
+    """The chunks; those with less than `LEAST_SPEECH` have no score, as if they were silent.
+
+    speech: start and end (s) of what is spoken; None: not known.
+    """
+    if speech is None:
+        return list(chunks)
+    edges, lengths = [0.0], [0.0]  # of what is spoken and what is not, and the seconds of speech in between
+    for start, end in speech:
+        edges += [start, end]
+        lengths += [0.0, end - start]
+    before = np.interp([(c.start, c.end) for c in chunks], edges, np.cumsum(lengths)).reshape(-1, 2)
+    heard = before[:, 1] - before[:, 0] >= LEAST_SPEECH
+    return [chunk if loud else chunk._replace(score=None) for chunk, loud in zip(chunks, heard, strict=True)]
 
 
 def suspicious_regions(chunks: Sequence[ChunkScore], threshold: float | None) -> list[SuspiciousRegion]:
@@ -44,25 +65,28 @@ class OddPassage(NamedTuple):
     mean: float
 
 
-def odd_passage(chunks: Sequence[ChunkScore], limit: float, chunk_seconds: float) -> OddPassage | None:
-    """The run of neighbouring chunks below `limit` that is clearly below the rest of the recording, if there is one.
+def odd_passage(
+    chunks: Sequence[ChunkScore], threshold: float, width: float, chunk_seconds: float
+) -> OddPassage | None:
+    """The run of neighbouring chunks clearly below the threshold and the rest of the recording, if there is one.
 
-    The rest must lie above the limit. Where several runs qualify, it is the lowest.
+    Clearly below the threshold: by more than `width`. The rest must lie above it. Where several runs qualify, it is the
+    lowest.
     """
-    runs = [run for run in _runs(chunks, limit) if len(run) > 1]
     scores = np.array([np.nan if chunk.score is None else chunk.score for chunk in chunks])
-    for run in sorted(runs, key=lambda run: scores[run].mean()):
-        beside = np.ones(len(chunks), bool)
-        beside[run] = False
-        rest = scores[beside & np.isfinite(scores)]
-        if len(rest) < 2:
-            return None
-        middle = np.median(rest)
+    runs = [run for run in _runs(chunks, threshold - width) if len(run) >= LEAST_RUN]
+    hop = chunks[1].start - chunks[0].start if runs else chunk_seconds
+    around = max(0, round(chunk_seconds / hop) - 1)  # chunks beside the run that hold some of it
+    for run in sorted(runs, key=lambda run: scores[run].mean())[:MOST_RUNS]:
+        rest = np.concatenate([scores[: max(0, run[0] - around)], scores[run[-1] + 1 + around :]])
+        rest = rest[np.isfinite(rest)]
+        if len(rest) < LEAST_REST:
+            continue
+        middle, mean = np.median(rest), scores[run].mean()
         spread = 1.4826 * np.median(np.abs(rest - middle))
-        if middle > limit and scores[run].mean() < middle - ODD_SPREADS * spread:
-            first, last = chunks[run[0]], chunks[run[-1]]
-            region = SuspiciousRegion(first.start, last.end, float(scores[run].min()))
-            return OddPassage(region, float(scores[run].mean()))
+        if middle > threshold and mean < middle - ODD_SPREADS * spread:
+            region = SuspiciousRegion(chunks[run[0]].start, chunks[run[-1]].end, float(scores[run].min()))
+            return OddPassage(region, float(mean))
     return None
 
 

@@ -18,10 +18,18 @@ from audio.errors import AudioError
 from audio.reading import RecordingFacts
 from common.errors import UserError
 from metrics.error_rates import threshold_at_far
-from scoring.conditions import Condition, disqualifying, weakening
+from scoring.conditions import Condition, disqualifying, error_rate_text, weakening
 from scoring.findings import VERDICTS, Finding, next_steps_of, reason_of
 from scoring.model_card import ModelCard
-from scoring.passages import ChunkScore, OddPassage, SuspiciousRegion, odd_passage, passage_text, suspicious_regions
+from scoring.passages import (
+    ChunkScore,
+    OddPassage,
+    SuspiciousRegion,
+    odd_passage,
+    passage_text,
+    spoken,
+    suspicious_regions,
+)
 from scoring.speaker import ChunkLikeness, Likeness, Reference
 
 SCHEMA = "aasist.inference/2"
@@ -136,17 +144,21 @@ class Judge:
             conditions = (Condition(outcome.condition, str(outcome)),)
             steps = next_steps_of("cannot_say", None, (outcome.condition,))
             return FileResult(path, reason=str(outcome), next_steps=steps, conditions=conditions, error=str(outcome))
-        settings, score = self.settings, self.aggregate(chunks)
+        settings = self.settings
+        heard = spoken(chunks, outcome.speech)
+        score = self.aggregate(chunks if settings.aggregate == "first" else heard)
+        score = self.aggregate(chunks) if score is None else score
         against = disqualifying(outcome, score, settings.threshold, settings.threshold_source)
         conditions = (*against, *weakening(outcome))
-        odd = None if against else self._odd_passage(chunks)
+        heard = [] if against else heard
+        odd = self._odd_passage(heard)
         finding = "cannot_say" if against else "mixed" if odd else self.finding_of(score)
-        regions = () if against else tuple(suspicious_regions(chunks, settings.threshold))
+        regions = tuple(suspicious_regions(heard, settings.threshold))
         decisive = odd.region if odd else self._decisive(finding, chunks, regions)
         return FileResult(
             path,
             finding,
-            reason_of(finding, against[0].detail if against else "", decisive, chunks, regions),
+            reason_of(finding, against[0].detail if against else "", decisive, heard, regions),
             next_steps_of(finding, decisive, [condition.name for condition in conditions]),
             decisive,
             score,
@@ -186,11 +198,11 @@ class Judge:
         return 0.5 * (1 - math.tanh(log_odds / 2))
 
     def caution(self, conditions: Sequence[Condition] = ()) -> str:
-        """The sentence about the training data, on which every score depends."""
+        """The sentence about the training data, on which every score depends, and how often such audio is misjudged."""
         if self.card.trained_on is None:
             return "it is not known what these weights were trained on"
         known = f"{self.card.name} was trained on {self.card.trained_on}"
-        return f"{known}; it errs far more often on other speech, attacks and channels"
+        return f"{known}; {error_rate_text(self.card.error_rates or {}, [condition.name for condition in conditions])}"
 
     def header(self) -> dict[str, Any]:
         """The plain values that are the same for all files: schema, model, settings, caution."""
@@ -208,7 +220,7 @@ class Judge:
         threshold, width = self.settings.threshold, self.settings.unclear
         if threshold is None or self.settings.aggregate == "first":  # which judges the first chunk alone
             return None
-        odd = odd_passage(chunks, threshold - width, self.chunk_seconds)
+        odd = odd_passage(chunks, threshold, width, self.chunk_seconds)
         return odd if odd and self._agrees(False, odd.mean) else None
 
     def _decisive(

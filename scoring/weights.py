@@ -21,12 +21,13 @@ class KnownCheckpoint(NamedTuple):
     sha256: str
     trained_on: str
     threshold: float | None = None  # EER point of the published scores, for a file without a threshold
+    recoding_spread: float | None = None  # see ModelCard
 
 
 _LA = "ASVspoof2019 LA (English, clean, attacks A01–A06)"
 OFFICIAL = {  # the authors' own
     "AASIST": KnownCheckpoint(
-        "51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0", _LA, 1.4934322834014893
+        "51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0", _LA, 1.4934322834014893, 0.83
     ),
     "AASIST-L": KnownCheckpoint("814331d088032bb4c3fa61cc014789eadeed464209dd094ab3a2dd6ffbdce27a", _LA),
 }

@@ -10,6 +10,13 @@ from scoring.speaker import likeness_text
 from scoring.verdict import LOWEST, FileResult, Judge
 
 LIKENESS_WORDS = {"similar": "similar", "dissimilar": "not similar", "abstain": "cannot say"}
+HOW = {  # the chunks make a score
+    "mean": "mean of the chunks with speech",
+    "median": "median of the chunks with speech",
+    "min": "lowest chunk with speech",
+    "topk": f"mean of the {LOWEST} lowest chunks with speech",
+    "first": "first chunk",
+}
 MAX_LISTED_CHUNKS = 20  # in text; files list all
 
 
@@ -34,8 +41,7 @@ def verdict_rows(result: FileResult, judge: Judge) -> list[tuple[str, str]]:
 def _score_rows(result: FileResult, judge: Judge) -> list[tuple[str, str]]:
     """Score, threshold, probability and passages."""
     settings = judge.settings
-    how = {"min": "lowest", "topk": f"mean of the {LOWEST} lowest"}.get(settings.aggregate, settings.aggregate)
-    chunks = "" if len(result.chunks) < 2 else f"{how} of {len(result.chunks)} chunks; "
+    chunks = "" if len(result.chunks) < 2 else f"{HOW[settings.aggregate]}; "
     probability = "none" if result.probability_spoof is None else f"{probability_text(result.probability_spoof)} spoof"
     band = f"; unclear within {settings.unclear:.2f}" if settings.unclear else ""
     lines = [

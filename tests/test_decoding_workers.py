@@ -51,7 +51,7 @@ def test_same_blocks_facts_and_errors_in_order(folder, workers):
     order = []
     for path, recording in recordings(paths, workers):
         order.append(path)
-        here, there = Recording(path, hashed=True), read(recording)
+        here, there = Recording(path, hashed=True, listened=True), read(recording)
         np.testing.assert_array_equal(there, read(here))
         if isinstance(there, np.ndarray):
             assert recording.facts == here.facts

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from conftest import ROOT, TINY_MODEL, Malice, assert_user_error, run_command, save_tiny
+from spoken import spoken
 from test_audio import mutants
 
 from audio import SAMPLE_RATE, decoding_workers, reading
@@ -39,12 +40,12 @@ def tiny(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Twelve files of 0.2 to 3 s of noise, f00.wav to f11.wav, one of them in a folder below."""
-    folder, rng = tmp_path_factory.mktemp("audio"), np.random.default_rng(0)
+    """Twelve files of 0.2 to 3 s of speech, f00.wav to f11.wav, one of them in a folder below."""
+    folder = tmp_path_factory.mktemp("audio")
     (folder / "below").mkdir()
     for number, seconds in enumerate(np.linspace(0.2, 3.0, 12)):
         name = f"f{number:02}.wav" if number < 11 else "below/f11.wav"
-        soundfile.write(folder / name, 0.1 * rng.standard_normal(int(seconds * RATE)), RATE)
+        soundfile.write(folder / name, spoken(float(seconds), number), RATE)
     return folder
 
 
@@ -267,7 +268,18 @@ def test_command_reports_one_file(tiny, folder):
 
 
 def test_target_far_prior_and_aggregate_reach_the_result(tiny, folder, tmp_path):
-    options = ["--target_far", "0.25", "--prior_spoof", "0.1", "--aggregate", "median", "--overlap", "0"]
+    options = [
+        "--target_far",
+        "0.25",
+        "--prior_spoof",
+        "0.1",
+        "--aggregate",
+        "median",
+        "--overlap",
+        "0",
+        "--unclear",
+        "0",
+    ]
     done = run_command(
         "inference.py", "--model", tiny, "--audio", folder / "f10.wav", *options, "--save_json", tmp_path / "r"
     )
@@ -474,17 +486,19 @@ def test_torchrun_gives_what_one_process_gives(tiny, folder, tmp_path):
 
 
 def test_stream_prints_a_line_a_second(tiny):
-    samples = (3000 * np.random.default_rng(0).standard_normal(40_000)).astype("<i2")
+    noise = 0.1 * np.random.default_rng(0).standard_normal(24_000)
+    samples = (32_000 * np.concatenate([spoken(2.5), noise])).astype("<i2")
     command = [sys.executable, str(ROOT / "inference.py"), "--model", tiny, "--stream", "-", "--overlap", "0.5"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, input=samples.tobytes(), capture_output=True, env=environment, timeout=100)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
-    assert [float(line.split()[0]) for line in lines] == [0.5 + 0.25 * step for step in range(9)]
+    assert [float(line.split()[0]) for line in lines] == [0.5 + 0.25 * step for step in range(15)]
     assert all(
-        re.search(r"s +-?\d+\.\d{4} (bona fide|spoof) +last 30 s: -?\d+\.\d{4} (bona fide|spoof)$", line)
-        for line in lines
+        re.search(r"s +-?\d+\.\d{4} (likely|unclear).* last 30 s: -?\d+\.\d{4} (likely \w+|unclear)$", line)
+        for line in lines[:9]
     )
+    assert all(" no speech " in line for line in lines[-3:])
 
 
 @pytest.mark.parametrize(
