@@ -33,7 +33,7 @@ class Claims:
         self.genuine, self.claims = defaultdict(list), []
         self.parts: dict[str, Reference] = {}
         self.results: dict[str, FileResult] = {}
-        self.detector, self.encoder, self.judge = detector, encoder, detector.judge()
+        self.detector, self.encoder, self.judge = detector, encoder, detector.judge(unclear=0.0)
         self.files = {}
         for name in ("train", "dev", "eval"):
             partition = open_partition([data_set], "LA", name)

@@ -56,7 +56,8 @@ class ResultsFile:
                 os.ftruncate(self._handle, 0)
                 self._write(first)
             elif found != first:
-                raise UserError(f"{path} is there (--overwrite?)", "results of this model and these settings", "others")
+                kind = "others" if found.startswith(first[: first.index(b",")]) else "results of another version (schema)"
+                raise UserError(f"{path} is there (--overwrite?)", "results of this model and these settings", kind)
             self.start = len(first)
             self.drop(())
             self._lock = stack.pop_all()
