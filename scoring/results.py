@@ -56,7 +56,7 @@ class ResultsFile:
                 os.ftruncate(self._handle, 0)
                 self._write(first)
             elif found != first:
-                kind = "others" if found.startswith(first[: first.index(b",")]) else "results of another version (schema)"
+                kind = "others" if found.startswith(first[: first.index(b",")]) else "those of another version"
                 raise UserError(f"{path} is there (--overwrite?)", "results of this model and these settings", kind)
             self.start = len(first)
             self.drop(())

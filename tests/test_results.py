@@ -121,6 +121,12 @@ def test_a_kill_while_results_are_dropped_loses_no_truth(tmp_path, moved, monkey
     assert [item["score"] for item in results.read(kept)] == ["abcde".index(name) for name in kept]
 
 
+def test_a_document_of_an_earlier_schema_is_not_continued(tmp_path):
+    ResultsFile(tmp_path / "r.json", HEADER | {"schema": "aasist.inference/1"}).close()
+    with pytest.raises(UserError, match=r"r\.json is there \(--overwrite\?\).* found those of another version"):
+        ResultsFile(tmp_path / "r.json", HEADER)
+
+
 def test_results_of_another_scoring_are_not_mixed_in(tmp_path, capsys):
     path = tmp_path / "r.json"
     results = ResultsFile(path, HEADER)
