@@ -1,6 +1,6 @@
 """Names and labels from elsewhere, escaped for where they are shown: a line of text, a cell of a CSV table, LaTeX.
 
-HTML is escaped in webpage/result_html.py, figures in plots/style.py. Score files and JSON keep names as they are.
+HTML is escaped in webpage/cards.py, figures in plots/style.py. Score files and JSON keep names as they are.
 """
 
 import re

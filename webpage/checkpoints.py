@@ -82,8 +82,7 @@ class ModelShelf:
 
     def describe(self, label: str) -> str | None:
         """What is known about a checkpoint, in one line; None if it cannot be used."""
-        checkpoint = self.checkpoints.get(label, "")
-        path = checkpoint_path(checkpoint) if checkpoint in KNOWN else Path(checkpoint)
+        path = self._path(label)
         if not path.is_file():
             return "official checkpoint; downloaded when it is first used"
         found = read_card(path, path.stat().st_mtime_ns)
@@ -94,6 +93,16 @@ class ModelShelf:
         facts += [f"dev EER {100 * eer:.2f} %"] if eer is not None else []
         facts += ["no threshold: give your own"] if card.threshold is None else []
         return ", ".join(facts)
+
+    def _path(self, label: str) -> Path:
+        checkpoint = self.checkpoints.get(label, "")
+        return checkpoint_path(checkpoint) if checkpoint in KNOWN else Path(checkpoint)
+
+    def card(self, label: str) -> ModelCard | None:
+        """The card of a checkpoint; None if it is not on the machine or cannot be used."""
+        path = self._path(label)
+        found = read_card(path, path.stat().st_mtime_ns) if path.is_file() else None
+        return found[0] if isinstance(found, tuple) else None
 
     def choices(self) -> list[tuple[str, str]]:
         """(text, label) for a list on the page; reads every checkpoint that is new, and leaves out what is none."""

@@ -1,20 +1,17 @@
-"""The two example recordings: one synthetic utterance of each class, made as the demo corpus is."""
+"""The example recordings of the page; example_clips/README.md says where they come from."""
 
-import tempfile
-from functools import cache
 from pathlib import Path
 
+FOLDER = Path(__file__).parent / "example_clips"
+EXAMPLES = {  # file name → what its button says
+    "genuine_novel": "Genuine: a novel",
+    "genuine_sonnet": "Genuine: a sonnet",
+    "synthetic_espeak": "Synthetic: eSpeak",
+    "synthetic_vocoder": "Synthetic: the novel, rebuilt by a vocoder",
+    "synthetic_piper": "Synthetic: a neural voice, often missed",
+}
 
-@cache
-def example_files() -> dict[str, str]:
-    """Paths of a "bonafide" and a "spoof" WAV file; made once, in the temporary folder."""
-    import soundfile
 
-    from audio import SAMPLE_RATE
-    from corpora.demo import DemoSettings, DemoTrial, make_utterance
-
-    folder, settings = Path(tempfile.mkdtemp()), DemoSettings(1234, 12, (240, 100, 130))
-    paths = {name: str(folder / f"made_up_{name}.wav") for name in ("bonafide", "spoof")}
-    for name, attack in (("bonafide", "-"), ("spoof", "A01")):
-        soundfile.write(paths[name], make_utterance(settings, DemoTrial("train", 1, 0, 1, attack)), SAMPLE_RATE)
-    return paths
+def example(name: str) -> str:
+    """The path of an example."""
+    return str(FOLDER / f"{name}.flac")

@@ -1,6 +1,7 @@
 """The files that visitors download: JSON, CSV, the figure, the report, and the recording that the browser plays."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,43 +15,31 @@ from scoring.words import verdict_rows
 from webpage.figures import checked_figure
 from webpage.formatting import without_options
 from webpage.jobs import CheckedFile
+from webpage.report import write_report
 
 EXPORTS = {"json": "JSON", "csv": "CSV", "png": "Figure (PNG)", "pdf": "Report (PDF)"}  # in the order of write_exports
 
 
-def write_exports(checked: CheckedFile, folder: Path) -> list[str]:
-    """Paths of JSON, CSV, PNG and PDF in `folder`; only the first two of a file that could not be read, or drawn."""
+def write_exports(checked: CheckedFile, pngs: Mapping[str, tuple[bytes, bytes]], folder: Path) -> list[str]:
+    """Paths of JSON, CSV, PNG and PDF in `folder`; only the first two of a file that could not be read, or drawn.
+
+    pngs: of `recording_pngs`, for the report.
+    """
     from plots.style import write_figures
 
     stem = folder / (checked.result.path.stem or "recording")
-    document, table = stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.csv")
+    document, table, report = (stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "csv", "pdf"))
     write_text(document, json.dumps(checked.document(), allow_nan=False))
     write_csv(table, [checked.result.to_dict()])
     if checked.sound is None:
         return [str(document), str(table)]
-    lines = [("file", checked.result.path.name)]
-    lines += [(label, without_options(text)) for label, text in verdict_rows(checked.result, checked.judge)]
-    figures = []
+    lines = [(label, without_options(text)) for label, text in verdict_rows(checked.result, checked.judge)]
+    drawn: list[Path] = []
     with suppress(PartFailed):  # the page shows the reason in place of the figure
-        for kind, text in (("png", lines), ("pdf", [*lines, *provenance(checked)])):
-            figures += write_figures({stem: partial(checked_figure, checked, text)}, [kind])
-    return [str(path) for path in (document, table, *figures)]
-
-
-def provenance(checked: CheckedFile) -> list[tuple[str, str]]:
-    """(label, text) of a report: which file was checked by which model, with which settings."""
-    model, settings = checked.judge.card, checked.judge.settings
-    expected = f"{100 * settings.prior_spoof:g} % spoofs expected"
-    return [
-        ("file hash", _grouped(checked.sha256)),
-        ("model", f"{model.name}, {checked.engine['name']} {checked.engine['precision']}"),
-        ("model hash", _grouped(model.sha256)),
-        ("settings", f"aggregate {settings.aggregate}, overlap {settings.overlap:g}, {expected}"),
-    ]
-
-
-def _grouped(sha256: str) -> str:
-    return "SHA-256 " + " ".join(sha256[first : first + 16] for first in range(0, len(sha256), 16))
+        drawn = write_figures({stem: partial(checked_figure, checked, lines)}, ["png"])
+        write_report(checked, [light for light, _ in pngs.values()], report)
+        drawn.append(report)
+    return [str(path) for path in (document, table, *drawn)]
 
 
 def write_wav(sound: Path, file: Path) -> None:

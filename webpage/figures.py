@@ -1,54 +1,47 @@
 """The figures of the page: a recording's panels and the distribution of several files' scores, as images in HTML."""
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audio.reading import Recording
-from plots.recording import PICTURED_SECONDS
-from scoring.figure import draw_result
-from webpage.formatting import duration
+from scoring.figure import draw_result, excerpt_of, picture_of
+from webpage.cards import image
 from webpage.jobs import CheckedFile
-from webpage.result_html import image, message_card
 
 if TYPE_CHECKING:  # matplotlib takes a second to import
     from matplotlib.figure import Figure
 
+DOTS = 200  # per inch, of figures that are 7 inches wide
+DESCRIPTIONS = {
+    "prediction": "Prediction scores: bona fide and spoof",
+    "waveform": "Waveform over time",
+    "spectrogram": "Spectrogram over time",
+    "scores": "Chunk scores over time",
+}
+
 
 def checked_figure(checked: CheckedFile, lines: Sequence[tuple[str, str]]) -> "Figure":
-    """Waveform, spectrogram and scores of a checked file, below `lines` of (label, text)."""
-    samples = None
-    if checked.result.seconds <= PICTURED_SECONDS:
-        samples = np.concatenate(list(Recording(checked.sound)))
-    return draw_result(checked.result, checked.judge, samples, lines)
+    """Waveform, spectrogram and scores of a checked file, below its name and `lines` of (label, text)."""
+    return draw_result(checked.result, checked.judge, excerpt_of(checked.result, checked.sound), lines)
 
 
-def figure_panels(checked: CheckedFile) -> dict[str, str]:
-    """HTML of "scores", "waveform" and "spectrogram", each panel of the figure as an image of its own.
+def recording_pngs(checked: CheckedFile) -> dict[str, tuple[bytes, bytes]]:
+    """Each panel of `DESCRIPTIONS` as PNG for a white page and for a dark one.
 
-    Of a recording that is too long for waveform and spectrogram there is a message instead.
+    Of a long recording the waveform and the spectrogram show the part around the lowest score. A recording of which
+    nothing can be said has neither prediction nor scores.
     """
-    figure = checked_figure(checked, [])
-    *_, last = figure.axes
-    for axes in figure.axes:
-        axes.tick_params(axis="x", labelbottom=True)
-        axes.set_xlabel(last.get_xlabel(), fontsize=8)
-    figure.canvas.draw()
-    names = ("waveform", "spectrogram", "scores") if len(figure.axes) == 3 else ("scores",)
-    panels = {}
-    for name, axes in zip(names, figure.axes, strict=True):
-        box = axes.get_tightbbox().transformed(figure.dpi_scale_trans.inverted()).padded(0.06)
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=170, bbox_inches=box)
-        panels[name] = image(png.getvalue(), f"{name} over time".capitalize())
-    too_long = message_card(f"Only recordings of up to {duration(PICTURED_SECONDS)} are drawn here.")
-    return {"waveform": too_long, "spectrogram": too_long} | panels
+    from plots.dark import png_looks
+    from plots.recording import recording_panels
+
+    figures = recording_panels(picture_of(checked.result, checked.judge, excerpt_of(checked.result, checked.sound)))
+    return {name: png_looks(figures[name], DOTS) for name in DESCRIPTIONS if name in figures}
 
 
 def score_histogram(checks: Sequence[CheckedFile]) -> str:
     """HTML of the scores' distribution by verdict; empty if there is no threshold or no score."""
+    from plots.dark import png_looks
     from plots.scores import score_distributions
 
     threshold = checks[0].judge.settings.threshold
@@ -58,6 +51,4 @@ def score_histogram(checks: Sequence[CheckedFile]) -> str:
     )
     if threshold is None or not len(bonafide) + len(spoof):
         return ""
-    png = io.BytesIO()
-    score_distributions(bonafide, spoof, threshold).savefig(png, format="png", dpi=200)
-    return image(png.getvalue(), "Distribution of the scores by verdict")
+    return image(png_looks(score_distributions(bonafide, spoof, threshold)), "Distribution of the scores by verdict")

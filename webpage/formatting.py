@@ -1,5 +1,6 @@
-"""How the page writes durations, scores, model labels and errors."""
+"""How the page writes scores, model labels and errors; times are `scoring.passages.clock`."""
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -9,10 +10,6 @@ from common.escaping import printable
 from scoring.weights import weights_folder
 
 ROOT = Path(__file__).parents[1]
-
-
-def duration(seconds: float) -> str:
-    return f"{round(seconds) // 60}:{round(seconds) % 60:02} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def two_decimals(value: float | None) -> str:
@@ -30,6 +27,11 @@ def without_options(text: str) -> str:
     return text.replace("--threshold", "“Own threshold”").replace("--target_far", "“Target FAR”")
 
 
+def sentence(text: str) -> str:
+    """`text` with a capital letter at its beginning and a full stop at its end."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
+
+
 def error_sentence(error: Exception) -> str:
     """What the page says about an error, without traceback and paths. An unexpected error goes to the server's log."""
     if not isinstance(error, UserError):
@@ -37,5 +39,5 @@ def error_sentence(error: Exception) -> str:
         return "something went wrong on the server"
     text = without_options(str(error))
     for root in (tempfile.gettempdir(), str(weights_folder()), str(ROOT)):
-        text = text.replace(f"{root}/", "")
+        text = re.sub(rf"(?<![\w:/.-]){re.escape(root)}/", "", text)  # a path, and no part of a web address
     return text

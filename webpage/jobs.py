@@ -25,12 +25,12 @@ from audio.reading import RecordingFacts
 from common.errors import UserError
 from scoring.detector import Detector
 from scoring.engines import Engine
+from scoring.passages import clock
 from scoring.speaker import Reference
 from scoring.verdict import FileResult, Judge
 from scoring.weights import file_sha256
 from webpage.background import in_background
 from webpage.checkpoints import ModelShelf
-from webpage.formatting import duration
 from webpage.storage import full_disk_named
 
 PROGRESS_SECONDS = 0.4  # between two messages of a long job
@@ -190,7 +190,7 @@ class FileChecker:
                 out.write(block)
                 if time.monotonic() - reported > PROGRESS_SECONDS:
                     reported = time.monotonic()
-                    yield CheckProgress(f"Reading: {duration(samples / SAMPLE_RATE)} so far")
+                    yield CheckProgress(f"Reading: {clock(samples / SAMPLE_RATE)} so far")
         return recording.facts
 
     def _score(

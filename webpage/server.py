@@ -1,7 +1,9 @@
 """The page's server: its start, its cleaning, and the model that is loaded before the first visitor needs it."""
 
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,18 +13,17 @@ from pathlib import Path
 from common.errors import UserError
 from common.escaping import printable
 from scoring.weights import OFFICIAL, checkpoint_path
-from webpage.examples import example_files
-from webpage.figures import figure_panels
+from webpage.examples import EXAMPLES, example
+from webpage.exports import write_exports
+from webpage.figures import recording_pngs
 from webpage.guard import THIS_COMPUTER, Guard
-from webpage.jobs import held_uploads
-from webpage.page import STATIC, Page
+from webpage.page import Page
 from webpage.settings import judge_options
 from webpage.storage import remove_old_uploads
 from webpage.upstream import note_upload_fragments
+from webpage.widgets import STATIC
 
-FIRST_SCREEN_SECONDS = (
-    3  # after the start, in which the first visitor's page loads; loading the model would slow it down
-)
+FIRST_SCREEN_SECONDS = 3  # in which the first visitor's page may load; loading the model would slow it down
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def _theme(gr):
 
 def serve_until_stopped(page: Page, model: str, uploads: Path) -> None:
     """Let the first page load, warm up, and clean the folder of uploads until the signal that ends the command."""
-    time.sleep(FIRST_SCREEN_SECONDS)
+    page.opened.wait(FIRST_SCREEN_SECONDS)
     warm_up(page, model)
+    page.ready.set()
     interval, seconds = page.blocks.delete_cache
     while True:
         time.sleep(interval)
@@ -100,8 +102,9 @@ def warm_up(page: Page, model: str) -> None:
     if model in OFFICIAL and not checkpoint_path(model).is_file():  # download it only if a visitor asks for it
         return
     try:
-        with held_uploads([Path(example_files()["bonafide"])]) as files:
-            *_, checked = page.checker.check(files, model, "auto", judge_options("model", None, None, 50, "mean"))
-            figure_panels(checked)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(shutil.copy(example(next(iter(EXAMPLES))), folder))
+            *_, checked = page.checker.check([file], model, "auto", judge_options("model", None, None, 50, "mean"))
+            write_exports(checked, recording_pngs(checked), Path(folder))
     except Exception as error:  # the page serves without it, and shows each visitor what fails
         print(printable(f"note: {model}: {error}"), file=sys.stderr)
