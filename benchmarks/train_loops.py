@@ -123,7 +123,7 @@ class OwnLoop(Loop):
         self.previous = torch.zeros(())
 
     def batches(self):
-        self.model.train().to(memory_format=torch.contiguous_format)
+        self.model.train().to(memory_format=self.stepper.layout)
         for epoch in count():
             for batch in train_loader(self.packs[0], self.length, self.config, epoch):
                 yield *batch.micro_batches[0], float(self.weights[batch.indices].sum())

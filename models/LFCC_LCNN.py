@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from common.memory import require_memory
 from common.schema import parse, require
 
+from .batch_norm import BatchNorm2d
 from .layers import SAMPLE_RATE, LogFilterBank, fp32, output_layer, random_band
 
 NYQUIST = SAMPLE_RATE // 2
@@ -182,7 +183,7 @@ def light_cnn(planes: int, c1: int, c2: int, c3: int, c4: int) -> nn.Sequential:
     def conv(channels_in: int, channels_out: int, size: int) -> list[nn.Module]:
         return [nn.Conv2d(channels_in, 2 * channels_out, size, padding=size // 2), MaxFeatureMap()]
 
-    norm, pool = nn.BatchNorm2d, nn.MaxPool2d(2)
+    norm, pool = BatchNorm2d, nn.MaxPool2d(2)
     return nn.Sequential(
         *conv(planes, c1, 5), pool,
         *conv(c1, c1, 1), norm(c1), *conv(c1, c2, 3), pool, norm(c2),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from common.schema import parse
 
 from .AASIST import GraphBackEnd, GraphConfig
+from .batch_norm import BatchNorm2d
 from .layers import ResidualBlock, fp32
 from .ssl_encoder import EncoderKeys, EncoderModel
 
@@ -51,9 +52,9 @@ class Model(EncoderModel, GraphBackEnd):
         self.encoder = nn.Sequential(
             *(nn.Sequential(ResidualBlock(*pair, first=i == 0, pool=1)) for i, pair in enumerate(blocks))
         )
-        self.first_bn1 = nn.BatchNorm2d(channels)
+        self.first_bn1 = BatchNorm2d(channels)
         self.attention = nn.Sequential(
-            nn.Conv2d(channels, 128, 1), nn.SELU(inplace=True), nn.BatchNorm2d(128), nn.Conv2d(128, channels, 1)
+            nn.Conv2d(channels, 128, 1), nn.SELU(inplace=True), BatchNorm2d(128), nn.Conv2d(128, channels, 1)
         )
         self.build_graphs(c, channels, features // 3)
 

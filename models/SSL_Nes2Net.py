@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common.schema import parse, require
 
+from .batch_norm import BatchNorm2d
 from .layers import fp32
 from .ssl_encoder import EncoderKeys, EncoderModel
 
@@ -84,7 +85,7 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm1d(width * groups)
         convolution = {"kernel_size": (3, 1), "dilation": (dilation, 1), "padding": (dilation, 0)}
         self.convs = nn.ModuleList(nn.Conv2d(width, width, **convolution) for _ in range(groups - 1))
-        self.bns = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(groups - 1))
+        self.bns = nn.ModuleList(BatchNorm2d(width) for _ in range(groups - 1))
         self.sums = nn.ParameterList(torch.full((1, 1, 1, i + 2), 1 / (i + 2)) for i in range(groups - 1))
         self.conv3 = nn.Conv1d(width * groups, channels, 1)
         self.bn3 = nn.BatchNorm1d(channels)

@@ -15,6 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from common.schema import require
 
+from .batch_norm import BatchNorm2d
+
 SAMPLE_RATE = 16_000
 
 
@@ -90,7 +92,7 @@ class ResidualBlock(Recomputable):
         if not first:
             self.bn1 = nn.BatchNorm2d(channels_in).requires_grad_(False)
         self.conv1 = nn.Conv2d(channels_in, channels_out, (2, 3), padding=(1, 1))
-        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.bn2 = BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, (2, 3), padding=(0, 1))
         if channels_in != channels_out:
             self.conv_downsample = nn.Conv2d(channels_in, channels_out, (1, 3), padding=(0, 1))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from common.schema import require
 from config import Config, OptimConfig
+from models.batch_norm import track
 from models.layers import Recomputable, statistics_kept
 from training.losses import build_loss
 
@@ -91,6 +92,9 @@ class Stepper:
         self.schedule = learning_rate(config.optim_config, steps_per_epoch, config.num_epochs)
         self.loss = build_loss(config, self.device)
         self.ema = copy.deepcopy(model) if config.ema_decay else None
+        # CPUs train faster in channels-last; not compiled, and batch norms over several processes would be slow in it.
+        fast = self.device.type == "cpu" and processes == 1 and not config.compile
+        self.layout = torch.channels_last if fast else torch.contiguous_format
         self.network = model
         if processes > 1:
             self.network = nn.parallel.DistributedDataParallel(model)
@@ -223,18 +227,11 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         var, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=0)  # (C,)
         whole_mean = _MeanOverProcesses.apply(mean)
         var = _MeanOverProcesses.apply(var + (mean - whole_mean) ** 2)
-        self._track(whole_mean.detach(), var.detach(), x.numel() // x.shape[1])
+        count = torch.distributed.get_world_size() * x.numel() // x.shape[1]
+        track(self, whole_mean.detach(), var.detach(), count)
         scale = self.weight * torch.rsqrt(var + self.eps)
         shape = [1, -1] + [1] * (x.dim() - 2)
         return (x * scale.view(shape) + (self.bias - whole_mean * scale).view(shape)).to(x.dtype)
-
-    def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """Update the running statistics as `nn.BatchNorm2d` does. count: values per channel in this process."""
-        count *= torch.distributed.get_world_size()
-        self.num_batches_tracked.add_(1)
-        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(var * count / (count - 1), momentum)
 
 
 class _MeanOverProcesses(torch.autograd.Function):

@@ -103,7 +103,7 @@ class TrainingRun:
         """One pass over the training set, from `progress.step` on; returns the mean loss."""
         config, state, progress = self.config, self.state, self.state.progress
         loader = self.train_loader(progress.epoch, skip=progress.step)
-        self.model.train().to(memory_format=torch.contiguous_format)  # scoring's layout trains slower, and inexactly
+        self.model.train().to(memory_format=state.stepper.layout)
         total = state.steps_per_epoch * config.batch_size
         for batch in self.watch(loader, "train", total, f"epoch {progress.epoch + 1}", done=progress.step):
             weight = float(state.trial_weights[batch.indices].sum())
@@ -142,6 +142,7 @@ class TrainingRun:
         swa, ema, progress = self.state.swa, self.state.stepper.ema, self.state.progress
         loader, total = self.train_loader(self.config.num_epochs), self.state.steps_per_epoch * self.config.batch_size
         batches = self.watch(loader, "swa", total, "score swa")
+        swa.model.to(memory_format=self.state.stepper.layout)
         swa.refresh_batch_norm((crops for batch in batches for crops, _ in batch.micro_batches), self.device)
         means = {"swa": swa.model} | ({"ema": ema} if ema else {})
         for name, model in means.items():
