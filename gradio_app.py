@@ -1,4 +1,4 @@
-"""The web page: upload or record speech, see whether it is bona fide or spoofed and why, and download a report.
+"""The web page: upload or record speech, see whether it is likely genuine or synthetic and why, download a report.
 
     python gradio_app.py                                                  # http://127.0.0.1:8080, this computer only
     python gradio_app.py --server_name 0.0.0.0 --auth newsroom:SECRET     # for others too, with a password

@@ -399,7 +399,7 @@ def test_several_files(page, speech, tmp_path):
         "genuine",
         "Unreadable",
     ]
-    page.locator("#chart img.on-light").wait_for()
+    assert page.locator("#several .gauge i").count() == 2
     with page.expect_download() as download:
         page.locator("#save_all").click()
     download.value.save_as(tmp_path / "all.csv")

@@ -1,12 +1,9 @@
-"""The figures of the page: a recording's panels and the distribution of several files' scores, as images in HTML."""
+"""The figures of the page: a recording's panels."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from scoring.figure import draw_result, excerpt_of, picture_of
-from webpage.cards import image
 from webpage.jobs import CheckedFile
 
 if TYPE_CHECKING:  # matplotlib takes a second to import
@@ -37,18 +34,3 @@ def recording_pngs(checked: CheckedFile) -> dict[str, tuple[bytes, bytes]]:
 
     figures = recording_panels(picture_of(checked.result, checked.judge, excerpt_of(checked.result, checked.sound)))
     return {name: png_looks(figures[name], DOTS) for name in DESCRIPTIONS if name in figures}
-
-
-def score_histogram(checks: Sequence[CheckedFile]) -> str:
-    """HTML of the scores' distribution by verdict; empty if there is no threshold or no score."""
-    from plots.dark import png_looks
-    from plots.scores import score_distributions
-
-    threshold = checks[0].judge.settings.threshold
-    results = [checked.result for checked in checks if checked.result.score is not None]
-    bonafide, spoof = (
-        np.array([result.score for result in results if result.verdict == verdict]) for verdict in ("bonafide", "spoof")
-    )
-    if threshold is None or not len(bonafide) + len(spoof):
-        return ""
-    return image(png_looks(score_distributions(bonafide, spoof, threshold)), "Distribution of the scores by verdict")

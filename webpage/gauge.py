@@ -6,6 +6,7 @@ widths of the band in which a score is unclear, and no number is shown.
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 from scoring.findings import FINDING_WORDS
 from scoring.verdict import FileResult, Judge
@@ -44,19 +45,31 @@ def gauge(result: FileResult, judge: Judge) -> str:
     """The scale with its unclear zone, a tick for each chunk, and a mark for the result. Empty if there is no score."""
     if result.finding == "cannot_say":
         return ""
-    low, high = (100 * end for end in unclear_zone(judge))
     scores = [chunk.score for chunk in result.chunks if chunk.score is not None]
     shown = scores[:: 1 + len(scores) // MAX_TICKS] if len(scores) > 1 else []
     ticks = "".join(f'<s style="left:{100 * place(judge, score):.1f}%"></s>' for score in shown)
     mark = f'<i class="{result.finding}" style="left:{100 * result_place(result, judge):.1f}%"></i>'
+    return _scale(judge, ticks + mark, f"{FINDING_WORDS[result.finding]}, on a scale from synthetic to genuine")
+
+
+def files_scale(results: Sequence[FileResult], judge: Judge) -> str:
+    """The scale with a mark for each of several recordings. Empty if none has a score."""
+    marks = "".join(
+        f'<i class="{result.finding}" style="left:{100 * result_place(result, judge):.1f}%"></i>'
+        for result in results
+        if result.finding != "cannot_say"
+    )
+    return _scale(judge, marks, "The recordings on a scale from synthetic to genuine") if marks else ""
+
+
+def _scale(judge: Judge, marks: str, label: str) -> str:
+    low, high = (100 * end for end in unclear_zone(judge))
     zones = "".join(
         f'<b class="{finding}" style="width:{width:.1f}%"></b>'
         for finding, width in (("likely_synthetic", low), ("unclear", high - low), ("likely_genuine", 100 - high))
     )
-    label = f"{FINDING_WORDS[result.finding]}, on a scale from synthetic to genuine"
     middle = f'<span style="left:{(low + high) / 2:.1f}%">unclear</span>' if high - low > 12 else ""
-    return f"""<div class="gauge" role="img" aria-label="{label}">
-<div class="bar">{zones}{ticks}{mark}</div>
+    return f"""<div class="gauge" role="img" aria-label="{label}"><div class="bar">{zones}{marks}</div>
 <div class="ends"><span>synthetic</span>{middle}<span>genuine</span></div></div>"""
 
 

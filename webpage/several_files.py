@@ -4,8 +4,7 @@ import time
 
 from common.errors import UserError
 from scoring.results import write_csv
-from webpage.cards import error_card, message_card
-from webpage.figures import score_histogram
+from webpage.cards import message_card
 from webpage.jobs import CheckedFile, CheckProgress, FileChecker, held_uploads
 from webpage.limits import MAX_FILES
 from webpage.settings import judge_options
@@ -28,9 +27,8 @@ class SeveralFiles:
         go, cancel = widgets.go_and_cancel("Check all", "check_all")
         self.counts = widgets.html(self._nothing_yet(), elem_id="several")
         self.table = widgets.html("", elem_id="table", js_on_load=widgets.script("rows"))
-        self.histogram = widgets.html("", elem_id="chart", elem_classes="chart")
         self.csv = widgets.download_button("CSV of all", "save_all")
-        inputs, outputs = [self.uploads, model, *settings], [self.table, self.histogram, self.csv]
+        inputs, outputs = [self.uploads, model, *settings], [self.table, self.csv]
         self.task = Task(self.gr, self.check, inputs, go, cancel, self.counts, outputs, self._nothing)
 
     @staticmethod
@@ -39,7 +37,7 @@ class SeveralFiles:
 
     def _nothing(self, *_) -> dict:
         no_csv = self.gr.update(value=None, interactive=False)
-        return {self.counts: self._nothing_yet(), self.table: "", self.histogram: "", self.csv: no_csv}
+        return {self.counts: self._nothing_yet(), self.table: "", self.csv: no_csv}
 
     def open_in(self, tabs, audio, task: Task) -> None:
         """Let each row of the table open its file in the first of `tabs`: in `audio`, with the result of `task`."""
@@ -75,8 +73,3 @@ class SeveralFiles:
                 self.table: files_table(checks),
                 self.csv: self.gr.update(value=str(path), interactive=True),
             }
-            try:
-                histogram = score_histogram(checks)
-            except Exception as error:  # which takes nothing from the verdicts
-                histogram = error_card(error)
-            yield {self.histogram: histogram}

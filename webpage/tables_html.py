@@ -8,6 +8,7 @@ from scoring.passages import clock
 from scoring.words import passages_text, probability_text
 from webpage.cards import escape, finding_words, scrollable
 from webpage.formatting import error_sentence, sentence, short_label, two_decimals
+from webpage.gauge import files_scale
 from webpage.jobs import CheckedFile
 
 WORST_FIRST = ("likely_synthetic", "mixed", "unclear", "likely_genuine", "cannot_say")
@@ -73,7 +74,7 @@ def agreement_sentence(outcomes: Sequence[tuple[str, Outcome]]) -> str:
 
 
 def finding_counts(checks: Sequence[CheckedFile]) -> str:
-    """How many files got which word."""
+    """How many files got which word, and where they lie on the scale."""
     found = Counter("unreadable" if checked.result.error else checked.result.finding for checked in checks)
     items = "".join(
         f'<li class="{finding}"><b>{found[finding]}</b> {finding_words(finding)}</li>'
@@ -82,7 +83,8 @@ def finding_counts(checks: Sequence[CheckedFile]) -> str:
     )
     items += f"<li><b>{found['unreadable']}</b> ✕ Unreadable</li>" if found["unreadable"] else ""
     note = f'<p class="note">Caution: {escape(sentence(checks[0].judge.caution()))}</p>'
-    return f'<div class="card" role="status"><ul class="counts">{items}</ul>{note}</div>'
+    scale = files_scale([checked.result for checked in checks], checks[0].judge)
+    return f'<div class="card" role="status"><ul class="counts">{items}</ul>{scale}{note}</div>'
 
 
 def files_table(checks: Sequence[CheckedFile]) -> str:
