@@ -37,8 +37,8 @@ def seconds(call, repeats: int) -> float:
     return statistics.median(times[1:])
 
 
-def engines(args, chunks: np.ndarray) -> None:
-    """Print seconds per chunk of every engine and its ratio to the plain forward pass."""
+def engines(args, chunks: np.ndarray) -> dict[str, float]:
+    """Seconds per chunk of every engine there is here, and first of the plain forward pass."""
     import torch
 
     from common.errors import UserError
@@ -61,15 +61,26 @@ def engines(args, chunks: np.ndarray) -> None:
             try:
                 calls[name] = partial(load_engine(path, *name.split(), "cpu")[0].logits, chunks)
             except UserError as error:
-                print(f"{name}: {error}")
+                print(f"{name}: {error}", file=sys.stderr)
         for _ in range(args.repeats):  # in turn, because the machine's speed drifts
             for name, call in calls.items():
                 times.setdefault(name, []).append(seconds(call, 1) / len(chunks))
         calls = {}
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def print_engines(found: dict[str, float]) -> None:
+    """Print `engines` and each one's ratio to the plain forward pass."""
     print(f"{'engine':<20}{'s/chunk':>9}{'ratio':>7}")
-    plain = statistics.median(times["plain forward"])
-    for name, each in times.items():
-        print(f"{name:<20}{statistics.median(each):>9.3f}{plain / statistics.median(each):>7.2f}", flush=True)
+    for name, each in found.items():
+        print(f"{name:<20}{each:>9.3f}{found['plain forward'] / each:>7.2f}", flush=True)
+
+
+def make_files(folder: Path, count: int) -> None:
+    """Write so many flac files of one chunk of noise."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        soundfile.write(folder / f"{number:04}.flac", 0.1 * rng.standard_normal(SAMPLES), 16_000)
 
 
 def cold_start(args, folder: Path) -> None:
@@ -82,8 +93,11 @@ def cold_start(args, folder: Path) -> None:
         print(f"  --engine {engine:<8}{took:>7.2f} s", flush=True)
 
 
-def throughput(args, folder: Path) -> None:
-    """Print the speed with decoding workers, and of the engine alone on as many chunks; four rounds, alternating."""
+def throughput(args, folder: Path) -> tuple[float, float, str]:
+    """Files per second with decoding and verdict, and of the engine alone on as many chunks; which engine.
+
+    In four rounds, alternating.
+    """
     from scoring.detector import Detector
 
     detector = Detector.from_checkpoint(args.model, "auto", "auto")
@@ -98,8 +112,7 @@ def throughput(args, folder: Path) -> None:
         middle = time.perf_counter()
         assert len(list(detector.score_files(paths, judge, workers=2))) == len(paths)
         alone, whole = alone + middle - started, whole + time.perf_counter() - middle
-    print(f"\n{args.files} files of 4 s, engine {detector.engine.name} on {detector.engine.device}")
-    print(f"  {args.files / whole:.2f} files/s, the model alone {args.files / alone:.2f}: {100 * alone / whole:.1f} %")
+    return args.files / whole, args.files / alone, f"{detector.engine.name} on {detector.engine.device}"
 
 
 def gpu(args) -> None:
@@ -154,11 +167,12 @@ def main() -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for number in range(args.files):
-            soundfile.write(folder / f"{number:04}.flac", 0.1 * rng.standard_normal(SAMPLES), 16_000)
-        engines(args, 0.1 * rng.standard_normal((args.chunks, SAMPLES)).astype(np.float32))
+        make_files(folder, args.files)
+        print_engines(engines(args, 0.1 * rng.standard_normal((args.chunks, SAMPLES)).astype(np.float32)))
         cold_start(args, folder)
-        throughput(args, folder)
+        whole, alone, engine = throughput(args, folder)
+        print(f"\n{args.files} files of 4 s, engine {engine}")
+        print(f"  {whole:.2f} files/s, the model alone {alone:.2f}: {100 * whole / alone:.1f} %")
         gpu(args)
 
 
