@@ -1,10 +1,10 @@
-"""Whisper-Stats: statistics of Whisper's lower layers and of the spectrum, and one linear layer.
+"""Whisper-Stats: statistics of Whisper's lower layers and of the spectrum with its phase, and one linear layer.
 
 Whisper's encoder (Radford et al., arXiv 2212.04356, section 2.2) was trained on 680,000 hours of speech of all kinds of
 microphones and languages. Its lower layers, kept as published, tell how something was said, the upper ones what was
-said. They hear 80 mel energies; the statistics of a spectrum of 257 bins, and of its differences over time and
-frequency, add the fine structure that mel filters hide. On generators and sources that were left out of training, a
-linear layer on these means and deviations errs less than the same encoder fine-tuned (docs/generalise.md).
+said. They hear 80 mel energies; statistics of spectra of 257 and 513 bins, of their neighbourhoods and of the phase
+(`models/spectrum.py`) add what mel filters hide. On generators and sources that were left out of training, a linear
+layer on these errs less than the same encoder fine-tuned (docs/generalise.md).
 
 Parameters of the encoder have the names of transformers' WhisperEncoder, whose layers these equal;
 `models/whisper_weights.py` reads published weights.
@@ -23,6 +23,15 @@ from torch import Tensor, nn
 from common.schema import parse, require
 
 from .layers import SAMPLE_RATE, LogFilterBank, fp32, output_layer, random_band
+from .spectrum import (
+    HarmonicStatistics,
+    PhaseStatistics,
+    SpectrumStatistics,
+    fourier_kernels,
+    frequencies,
+    mean_and_deviation,
+    power_spectrum,
+)
 
 MAX_FRAMES = 1500  # positions of Whisper's encoder: 30 s
 LEVEL, SILENCE = 0.05, 1e-5  # root mean square that every chunk is brought to; what lies below is not raised further
@@ -34,7 +43,9 @@ class ModelConfig:
 
     architecture: str
     nb_samp: int = 64600  # samples of a chunk
-    layers: tuple[int, ...] = (1, 3)  # whose outputs are pooled, counted from 1 as the encoder's lowest
+    layers: tuple[int, ...] = (3,)  # whose outputs are pooled, counted from 1 as the encoder's lowest
+    change_layers: tuple[int, ...] = (1,)  # whose outputs' absolute differences between frames are pooled
+    limit: float = 2.0  # standard deviations from the mean of training beyond which a statistic is cut
     hidden: int = 512  # H
     heads: int = 8
     mels: int = 80
@@ -46,8 +57,12 @@ class ModelConfig:
             require(0 < getattr(self, name) <= 256, f"model_config.{name}", "1 … 256", getattr(self, name))
         fit = 4 <= self.hidden <= 4096 and self.hidden % self.heads == 0 and self.hidden % 2 == 0
         require(fit, "model_config.hidden", "an even multiple of heads up to 4096", self.hidden)
-        rising = bool(self.layers) and self.layers == tuple(sorted(set(self.layers))) and self.layers[0] >= 1
-        require(rising and self.layers[-1] <= 64, "model_config.layers", "rising numbers from 1 to 64", self.layers)
+        for name in ("layers", "change_layers"):
+            layers = getattr(self, name)
+            rising = layers == tuple(sorted(set(layers))) and all(1 <= layer <= 64 for layer in layers)
+            require(rising, f"model_config.{name}", "rising numbers from 1 to 64", layers)
+        require(bool(self.layers), "model_config.layers", "at least one layer", self.layers)
+        require(0 < self.limit <= 100, "model_config.limit", "above 0, at most 100", self.limit)
         longest = 2 * MAX_FRAMES * LogMel.HOP
         require(1600 <= self.nb_samp <= longest, "model_config.nb_samp", f"1600 … {longest}", self.nb_samp)
 
@@ -58,10 +73,11 @@ class Model(nn.Module):
     def __init__(self, model_config: dict):
         super().__init__()
         c = parse(ModelConfig, model_config, "model_config.")
-        self.nb_samp, self.pooled = c.nb_samp, c.layers
-        self.encoder = WhisperEncoder(c.layers[-1], c.hidden, c.heads, c.mels).requires_grad_(not c.freeze)
-        self.spectrum = SpectrumStatistics()
-        features = 2 * c.hidden * len(c.layers) + self.spectrum.size
+        self.nb_samp, self.pooled, self.changing, self.limit = c.nb_samp, c.layers, c.change_layers, c.limit
+        lowest = max(c.layers + c.change_layers)
+        self.encoder = WhisperEncoder(lowest, c.hidden, c.heads, c.mels).requires_grad_(not c.freeze)
+        self.statistics = nn.ModuleList([SpectrumStatistics(), HarmonicStatistics(), PhaseStatistics()])
+        features = 2 * c.hidden * len(c.layers + c.change_layers) + sum(each.size for each in self.statistics)
         # Scale and shift stay 1 and 0, as the output layer has its own; without them no exporter knows the size.
         self.standardise = nn.BatchNorm1d(features).requires_grad_(False)
         self.out_layer = output_layer(c.output, features)
@@ -73,7 +89,7 @@ class Model(nn.Module):
         """
         features = self.describe(x, freq_aug)
         with fp32(x):
-            hidden = self.standardise(features)
+            hidden = self.scale(features)
             return hidden, self.out_layer(hidden)
 
     def describe(self, x: Tensor, freq_aug: bool = False) -> Tensor:
@@ -84,51 +100,18 @@ class Model(nn.Module):
         layers = self.encoder(x, freq_aug and self.training)
         with fp32(x):
             pooled = [mean_and_deviation(layers[number - 1].float(), dim=1) for number in self.pooled]
-            return torch.cat([*pooled, self.spectrum(x)], dim=1)
+            for number in self.changing:
+                y = layers[number - 1].float()  # (B, N, H)
+                pooled.append(mean_and_deviation((y[:, 1:] - y[:, :-1]).abs(), dim=1))
+            return torch.cat([*pooled, *(each(x) for each in self.statistics)], dim=1)
+
+    def scale(self, features: Tensor) -> Tensor:
+        """(B, features) in standard deviations from the mean; a single odd statistic can't decide a score."""
+        return self.standardise(features).clamp(-self.limit, self.limit)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """The parameters that `optim_config.encoder_lr` applies to; none if the encoder is frozen."""
         return [p for p in self.encoder.parameters() if p.requires_grad]
-
-
-def mean_and_deviation(x: Tensor, dim: int) -> Tensor:
-    """Mean and standard deviation over `dim`, one after the other along the last dimension that is left."""
-    mean = x.mean(dim=dim)
-    deviation = ((x - mean.unsqueeze(dim)).square().mean(dim=dim) + 1e-6).sqrt()
-    return torch.cat([mean, deviation], dim=-1)
-
-
-class SpectrumStatistics(nn.Module):
-    """Mean and deviation over time of the log spectrum and of its absolute differences, (B, T) → (B, 6·F − 2).
-
-    Power of F = 257 bins, frames of 32 ms every 10 ms, Hann window. Differences are between neighbouring frames and
-    between neighbouring bins: synthesis tends to be smoother than speech in one or both.
-    """
-
-    WINDOW, HOP, FLOOR = 512, 160, 1e-7
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("fourier", fourier_kernels(self.WINDOW), persistent=False)
-        self.logarithm = LogSpectrum(self.WINDOW, self.FLOOR)
-        self.size = 6 * len(self.logarithm.centres) - 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        log = self.logarithm(power_spectrum(x, self.fourier, self.HOP))  # (B, F, frames)
-        over_time = (log[:, :, 1:] - log[:, :, :-1]).abs()
-        over_frequency = (log[:, 1:] - log[:, :-1]).abs()
-        return torch.cat([mean_and_deviation(each, dim=2) for each in (log, over_time, over_frequency)], dim=1)
-
-
-class LogSpectrum(LogFilterBank):
-    """The natural logarithm of each bin of a Fourier transform of `size` samples."""
-
-    def __init__(self, size: int, floor: float):
-        super().__init__()
-        self.floor, self.centres = floor, frequencies(size)
-
-    def forward(self, power: Tensor) -> Tensor:
-        return (power + self.floor).log()
 
 
 class WhisperEncoder(nn.Module):
@@ -230,29 +213,6 @@ class MelFilterBank(LogFilterBank):
 
     def forward(self, power: Tensor) -> Tensor:
         return (self.filters @ power).clamp(min=1e-10).log()
-
-
-def frequencies(size: int) -> np.ndarray:
-    """(bins,) Hz of a Fourier transform of `size` samples."""
-    return np.arange(size // 2 + 1) * SAMPLE_RATE / size
-
-
-def fourier_kernels(window: int) -> Tensor:
-    """(2 · bins, 1, window): real parts, then imaginary parts of the waves of a Fourier transform, under a Hann window.
-
-    As a convolution the transform exports everywhere and adds up in the same order on every run.
-    """
-    n, k = np.arange(window), np.arange(window // 2 + 1)
-    waves = np.exp(-2j * np.pi * k[:, None] * n / window) * (0.5 - 0.5 * np.cos(2 * np.pi * n / window))
-    return torch.from_numpy(np.concatenate([waves.real, waves.imag])[:, None].astype(np.float32))
-
-
-def power_spectrum(x: Tensor, kernels: Tensor, hop: int) -> Tensor:
-    """(B, T) → (B, bins, 1 + ⌊T / hop⌋), the first frame centred on the first sample."""
-    half = kernels.shape[2] // 2
-    waves = F.conv1d(F.pad(x[:, None], (half, half), mode="reflect"), kernels, stride=hop)
-    real, imaginary = waves.chunk(2, dim=1)
-    return real.square() + imaginary.square()
 
 
 def mel_filters(mels: int, hertz: np.ndarray) -> np.ndarray:

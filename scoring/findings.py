@@ -34,7 +34,8 @@ USUAL_SPREAD_FRACTION, USUAL_SPREAD = 0.1, 0.8
 def unclear_width(card: ModelCard) -> float:
     """Half the width of the band around the threshold in which a score is unclear.
 
-    The card's, or the one that its dev scores give; at least what re-encoding moves a score.
+    The card's, or the one that its dev scores give; at least what re-encoding moves a score, unless less than
+    `LEAST_DECIDED` of the dev scores would be left.
     """
     scores = {key: np.array(values) for key, values in (card.dev_scores or {}).items()}
     if card.threshold is None or not scores or not all(map(len, scores.values())):
@@ -42,23 +43,30 @@ def unclear_width(card: ModelCard) -> float:
     bonafide, spoof = scores["bonafide"], scores["spoof"]
     usual = USUAL_SPREAD_FRACTION * abs(float(np.median(bonafide) - np.median(spoof)))
     spread = usual if card.recoding_spread is None else card.recoding_spread
-    width = _narrowest(bonafide - card.threshold, spoof - card.threshold)
-    return max(spread, width if card.unclear_width is None else card.unclear_width)
+    if card.unclear_width is not None:
+        return max(spread, card.unclear_width)
+    narrowest, widest = _band(bonafide - card.threshold, spoof - card.threshold)
+    return max(narrowest, min(spread, widest))
 
 
-def _narrowest(bonafide: np.ndarray, spoof: np.ndarray) -> float:
-    """The width of the band outside which at most `WRONG` of the decisions are wrong, the classes weighted alike.
+def _band(bonafide: np.ndarray, spoof: np.ndarray) -> tuple[float, float]:
+    """The narrowest band outside which at most `WRONG` of the decisions are wrong, and the widest one.
 
-    At least `LEAST_DECIDED` of all stay decided. bonafide, spoof: scores less the threshold.
+    Outside the widest, `LEAST_DECIDED` of all decisions stay; the narrowest is never wider. The classes are weighted
+    alike. bonafide, spoof: scores less the threshold.
     """
     distance = np.concatenate([np.abs(bonafide), np.abs(spoof)])
     weight = np.concatenate([np.full(len(scores), 0.5 / len(scores)) for scores in (bonafide, spoof)])
     wrong = np.concatenate([bonafide <= 0, spoof > 0])
     far_first = np.argsort(-distance)
     decided, errors = np.cumsum(weight[far_first]), np.cumsum((weight * wrong)[far_first])
-    fits = np.flatnonzero((errors <= WRONG * decided) | (decided <= LEAST_DECIDED))
-    inside = distance[far_first][fits.max(initial=-1) + 1 :]  # the scores that remain unclear
-    return float(inside.max(initial=0.0))
+    few, right = decided <= LEAST_DECIDED, errors <= WRONG * decided
+
+    def width(stays: np.ndarray) -> float:
+        inside = distance[far_first][np.flatnonzero(stays).max(initial=-1) + 1 :]  # the scores that remain unclear
+        return float(inside.max(initial=0.0))
+
+    return width(few | right), width(few)
 
 
 def reason_of(

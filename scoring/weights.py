@@ -35,7 +35,7 @@ BUNDLED = "Whisper-broad"  # the bundled detector: docs/model_card.md
 _BROAD = "3.5 hours of speech in many languages: 41 sources of genuine speech, 98 generators"
 _MIXED = "73 minutes, mostly English, of seven sources; vocoders, a neural codec, classical synthesizers and A01–A06"
 KNOWN = {
-    BUNDLED: KnownCheckpoint("b582f7ea772e7af8deec371219dedcc99e73ab4faca7c1f3c58200efaf92eb10", _BROAD),
+    BUNDLED: KnownCheckpoint("5733170abdfd6e9787df214bce242f7e60b7aa2a1917e5400c56f69a398847ff", _BROAD),
     "LCNN-mixed": KnownCheckpoint("faf0d50a221ead938e1b2c630bda367c9f40cfae3d76dc6bcbdffa06223977a4", _MIXED),
 } | OFFICIAL
 

@@ -260,6 +260,8 @@ def test_width_of_unclear():
     assert unclear_width(apart) == 0 and unclear_width(replace(apart, recoding_spread=0.7)) == 0.7
     assert unclear_width(replace(apart, recoding_spread=None)) == pytest.approx(1.0)  # a tenth of what is between
     assert unclear_width(replace(apart, unclear_width=2.5)) == 2.5
+    widest = unclear_width(replace(card, recoding_spread=99.0))  # a detector that is always unclear helps nobody
+    assert width < widest and 0.45 < np.mean([np.mean(np.abs(scores) > widest) for scores in dev.values()]) < 0.55
     assert unclear_width(BARE) == USUAL_SPREAD and unclear_width(replace(BARE, recoding_spread=0.2)) == 0.2
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from common.errors import UserError
 from config import Config, to_dict
 from models import build_model
-from models.Whisper_Stats import MAX_FRAMES, LogMel, SpectrumStatistics, WhisperEncoder, mean_and_deviation
+from models.Whisper_Stats import MAX_FRAMES, LogMel, WhisperEncoder
 from models.whisper_weights import encoder_weights, read_ctranslate2
 from training.model import load_initial
 from utils import save_checkpoint
@@ -134,38 +134,39 @@ def test_another_file_is_no_model_bin(tmp_path, data):
         read_ctranslate2(tmp_path / "model.bin")
 
 
-def test_statistics_are_those_of_numpy():
-    x = np.random.default_rng(0).normal(size=(2, 16_000)).astype(np.float32)
-    frames = log_spectrum(x)
-    expected = [frames, np.abs(np.diff(frames, axis=2)), np.abs(np.diff(frames, axis=1))]
-    expected = [column for each in expected for column in (each.mean(axis=2), each.std(axis=2))]
-    module = SpectrumStatistics()
-    found = module(torch.from_numpy(x))
-    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), rtol=1e-3, atol=1e-3)
-    assert found.shape == (2, module.size)
-
-
-def log_spectrum(x: np.ndarray) -> np.ndarray:
-    """(B, T) → (B, 257, frames): the log power of 32 ms every 10 ms, by NumPy's transform."""
-    padded = np.pad(x.astype(np.float64), ((0, 0), (256, 256)), mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, 512, axis=1)[:, ::160]
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
-    return np.log(np.abs(np.fft.rfft(frames * window)) ** 2 + SpectrumStatistics.FLOOR).transpose(0, 2, 1)
-
-
-def test_mean_and_deviation():
-    x = torch.randn(2, 50, 6, generator=torch.Generator().manual_seed(0))
-    mean, deviation = mean_and_deviation(x, dim=1).chunk(2, dim=1)
-    torch.testing.assert_close(mean, x.mean(dim=1))
-    torch.testing.assert_close(deviation, x.std(dim=1, correction=0), rtol=1e-4, atol=1e-4)
-
-
 def test_a_louder_copy_has_the_same_score():
     config = {"architecture": "Whisper_Stats", "nb_samp": 8000, "hidden": 32, "heads": 4, "layers": [1]}
     model, x = build_model(config).eval(), 0.01 * torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(model(10 * x)[1], model(x)[1], rtol=1e-4, atol=1e-4)
         assert model(torch.zeros(1, 8000))[1].isfinite().all()
+
+
+def test_pooled_are_a_layer_s_outputs_and_another_one_s_changes():
+    config = {"architecture": "Whisper_Stats", "nb_samp": 8000, "hidden": 32, "heads": 4}
+    x = 0.05 * torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
+    model = build_model(config | {"layers": [2], "change_layers": [1]}).eval()
+    with torch.inference_mode():
+        first, second = model.encoder(x * (0.05 / x.square().mean().sqrt()))
+        found = model.describe(x)[:, : 4 * 32]
+    changes = first.diff(dim=1).abs()
+    moments = [f(y) for y in (second, changes) for f in (lambda y: y.mean(1), lambda y: y.std(1, correction=0))]
+    torch.testing.assert_close(found, torch.cat(moments, dim=1), rtol=1e-3, atol=1e-3)
+
+
+def test_one_odd_statistic_cannot_decide_a_score():
+    config = {"architecture": "Whisper_Stats", "nb_samp": 8000, "hidden": 32, "heads": 4, "limit": 1.5}
+    model = build_model(config).eval()
+    features = torch.zeros(2, model.standardise.num_features)
+    features[0, 3], features[1, 3] = 1.5, 1e6
+    scores = model.out_layer(model.scale(features))
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [[], [3, 1], [0]])
+def test_layers_that_cannot_be_pooled(layers):
+    with pytest.raises(UserError, match=r"model_config\.layers"):
+        build_model({"architecture": "Whisper_Stats", "layers": layers})
 
 
 def test_a_frozen_encoder_is_not_trained():

@@ -1,7 +1,7 @@
 """The output layer of Whisper-Stats, by logistic regression on features that are computed once.
 
     features = all_features(model, waveforms, config, passes=3)      # of augmented crops; a pass takes minutes
-    fit_output_layer(model, features[rows], is_bonafide[rows], weights[rows], ridge=0.1)    # seconds
+    fit_output_layer(model, features[rows], is_bonafide[rows], weights[rows], 0.03, sources[rows])    # seconds
 
 Its loss is convex, so there are no seeds, epochs or learning rates to choose, and every fold of a cross-validation uses
 the same features.
@@ -23,6 +23,7 @@ from metrics.scores import BONAFIDE, SPOOF
 from utils import computes_bf16
 
 STEPS = 200  # of L-BFGS at most; it stops where the loss does
+SOURCE_RIDGE = 1e-3  # times the squared norm of the sources' intercepts
 
 
 def pass_features(model: nn.Module, waveforms: Waveforms, config: Config, number: int) -> np.ndarray:
@@ -47,28 +48,36 @@ def pass_features(model: nn.Module, waveforms: Waveforms, config: Config, number
 
 
 def fit_output_layer(
-    model: nn.Module, features: np.ndarray, is_bonafide: np.ndarray, weights: np.ndarray, ridge: float
+    model: nn.Module,
+    features: np.ndarray,
+    is_bonafide: np.ndarray,
+    weights: np.ndarray,
+    ridge: float,
+    sources: np.ndarray,
 ) -> None:
     """Standardise the features (N, D) and fit the output layer, in place; the score is then the LLR.
 
     weights: (N,) of the trials' losses; both classes count the same. ridge: times the squared norm of the D slopes.
-    Raises UserError when a class is missing.
+    sources: (N,) names. Each has an intercept of its own during the fit, which takes up what its microphones do to the
+    scores of both classes; a new source has none. Raises UserError when a class is missing.
     """
     if is_bonafide.all() or not is_bonafide.any():
         raise UserError("cannot fit the output layer", "bona fide and spoof trials", "one class")
     weights = np.where(is_bonafide, weights / weights[is_bonafide].sum(), weights / weights[~is_bonafide].sum()) / 2
     x, w = torch.from_numpy(features).float(), torch.from_numpy(weights).float()
-    norm, target = model.standardise, torch.from_numpy(is_bonafide).float()
+    norm, target = model.standardise.eval(), torch.from_numpy(is_bonafide).float()
     norm.running_mean.copy_(w @ x)
     norm.running_var.copy_(w @ (x - norm.running_mean).square())
-    x = norm.eval()(x).detach()
+    x, source = model.scale(x).detach(), torch.from_numpy(np.unique(sources, return_inverse=True)[1])
     slopes, bias = torch.zeros(x.shape[1], requires_grad=True), torch.zeros((), requires_grad=True)
-    optimizer = torch.optim.LBFGS([slopes, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
+    intercepts = torch.zeros(int(source.max()) + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([slopes, bias, intercepts], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        errors = F.binary_cross_entropy_with_logits(x @ slopes + bias, target, reduction="none")
-        total = w @ errors + ridge * slopes.square().sum()
+        logits = x @ slopes + bias + intercepts[source]
+        errors = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        total = w @ errors + ridge * slopes.square().sum() + SOURCE_RIDGE * intercepts.square().sum()
         total.backward()
         return total
 
