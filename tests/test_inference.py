@@ -158,7 +158,7 @@ def test_the_bundled_detector_is_the_default(shared, tmp_path):
     )
     assert done.returncode == 0 and BUNDLED in done.stdout, done.stderr
     document = json.loads((tmp_path / "r.json").read_text())
-    assert document["model"]["name"] == BUNDLED and "errs far more often" in document["caution"]
+    assert document["model"]["name"] == BUNDLED and "it never met is judged wrongly" in document["caution"]
     assert document["results"][0]["probability_spoof"] is not None
 
 
@@ -411,12 +411,13 @@ def test_kept_samples_take_bounded_memory(tiny, tmp_path):
     detector = Detector.from_checkpoint(tiny, "cpu")
     detector.engine.batch_size = 1000
     paths = [tmp_path / "noise.wav", tmp_path / "minute.flac"] * 8
+    list(detector.score_recordings(paths[:2], detector.judge()))  # loads the speech detector's weights
     tracemalloc.start()
     lengths = [len(s.samples) for s in detector.score_recordings(paths, detector.judge(), keep_seconds=60.0)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert lengths == [8000, 60 * RATE] * 8
-    assert peak < 4 * 60 * RATE * 4  # bytes of four minutes in float32
+    assert peak < 5 * 60 * RATE * 4  # bytes of five minutes in float32, of which speech detection takes one
 
 
 def test_scores_are_read_by_evaluation(tiny, folder, tmp_path):
@@ -589,7 +590,7 @@ def test_five_hundred_mutated_files_are_each_accounted_for(tiny, tmp_path):
     assert list(found) == [str(path) for path in paths] and len(found) == 500
     names = {path.stem: [c["name"] for c in found[str(path)]["conditions"]] for path in paths[490:]}
     assert names["nan"] == ["not_finite"] and names["none"] == ["empty"] and "truncated" in names["cut"]
-    assert all(names[name] == [] for name in ("192k", "seven", "float", "double")) and names["8k"] == ["narrowband"]
+    assert all(names[name] == ["no_speech"] for name in ("8k", "192k", "seven", "float", "double"))
 
 
 @pytest.mark.slow
