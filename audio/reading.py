@@ -111,12 +111,23 @@ class Recording:
         if speech:
             speech.end()
         self._decoded = decoder.delivered
-        self.facts = RecordingFacts(
+        unchanged = self.hashed and before.st_mtime_ns == after.st_mtime_ns
+        self.facts = self._facts(decoder, total, levels, speech, sha256.hexdigest() if unchanged else None)
+
+    def _facts(
+        self,
+        decoder: AudioDecoder,
+        samples: int,
+        levels: LevelHistogram,
+        speech: SpeechDetector | None,
+        sha256: str | None,
+    ) -> RecordingFacts:
+        return RecordingFacts(
             decoder=decoder.decoder,
             coding=decoder.coding,
             rate=decoder.rate,
             channels=decoder.channels,
-            seconds=total / SAMPLE_RATE,
+            seconds=samples / SAMPLE_RATE,
             lost_seconds=decoder.lost_seconds,
             damaged_packets=decoder.damaged_packets,
             gap_seconds=decoder.gap_seconds,
@@ -126,7 +137,7 @@ class Recording:
             cancelled_seconds=self._cancelled_seconds,
             clipped=self._clipped / decoder.delivered,
             active_seconds=levels.active_seconds(),
-            sha256=sha256.hexdigest() if self.hashed and before.st_mtime_ns == after.st_mtime_ns else None,
+            sha256=sha256,
             speech=tuple(speech.spans) if speech else None,
             high_band=speech.high_band() if speech else None,
         )
