@@ -1,111 +1,52 @@
-"""The main figures of speed in one table, each beside its baseline in the same run.
+"""Every figure of speed in one table, each beside its baseline in the same run.
 
-    python benchmarks/all.py --markdown         # about ten minutes on two quiet cores
-    python benchmarks/all.py --parts bundled    # one part of it
+    python benchmarks/all.py --markdown                  # a quarter of an hour on two quiet cores
+    python benchmarks/all.py --parts bundled cold_start  # some parts of it
 
-Each part is a process of its own, because torch's allocator and peak memory belong to a process. Rows that need a GPU
-are named below the table. The other benchmarks in this folder say more about each subject.
+Each part is a process of its own, because torch's allocator and peak memory belong to a process; one that fails is
+named, with the reason, and the others go on. A ratio above 1 is better than the baseline. Rows that need a GPU, and the
+benchmarks of other things than speed, are named below the table.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
-import tempfile
 import time
-from argparse import Namespace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]  # benchmarks have the names of commands
-PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino")
+PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "soundfile", "av", "gradio")
+PARTS = {  # each is a function of one of these files
+    "training_rows": ["aasist", "lfcc_lcnn", "bundled_training", "layouts", "augmentation"],
+    "scoring_rows": [
+        *("engines", "bundled", "bundled_two_threads", "files", "cold_start", "many_files", "page", "browser"),
+        *("evaluate", "plotting", "ssl"),
+    ],
+}
+NAMES = [name for names in PARTS.values() for name in names]
+MOST_SECONDS = 600  # of a part
 ON_A_GPU = {
-    "training, every precision and compile": "benchmarks/train.py --markdown",
-    "chunks a second, copy bandwidth": "benchmarks/inference.py",
+    "training, every precision and compile, share of copy bandwidth": "benchmarks/train.py --markdown",
+    "chunks a second": "benchmarks/inference.py",
 }
-
-
-class Row(NamedTuple):
-    """One figure. better: how many times as good as the baseline."""
-
-    what: str
-    figure: str
-    baseline: str
-    better: float
-
-
-def training() -> list[Row]:
-    """AASIST, batches of 4, beside the official loop."""
-    sys.argv = ["train.py", "--device", "cpu", "--batch_size", "4", "--train", "96", "--dev", "48"]
-    import train
-    from roofline import median
-
-    args = train.arguments()
-    train.make_data(args, train.row_config(args, "plain"), 8)
-    with tempfile.TemporaryDirectory() as args.inductor:
-        visits = {row: [train.in_process(args, "speed", row)] for row in ("plain", "fp32", "bf16")}
-    rows = []
-    for key in ("train", "score"):
-        plain = median(visits["plain"], key)
-        for row in ("fp32", "bf16"):
-            rate = median(visits[row], key)
-            name = f"AASIST, {key}, {row}"
-            rows.append(Row(name, f"{rate:.2f} utt/s", f"{plain:.2f}, the official loop", rate / plain))
-    return rows
-
-
-def engines(model: str, threads: int) -> list[Row]:
-    """Seconds a chunk of every engine beside plain torch."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import numpy as np
-
-    import inference
-
-    args = Namespace(model=model, threads=threads, repeats=3)
-    chunks = 0.1 * np.random.default_rng(0).standard_normal((4, inference.SAMPLES)).astype(np.float32)
-    found = inference.engines(args, chunks)
-    plain = found.pop("plain forward")
-    name = f"{model}, {threads} thread{'s' * (threads > 1)}"
-    return [
-        Row(f"{name}, {engine}", f"{1 / took:.1f} chunks/s", f"{1 / plain:.1f}, plain torch", plain / took)
-        for engine, took in found.items()
-    ]
-
-
-def files() -> list[Row]:
-    """The bundled detector on files, with decoding, activity detection and verdict."""
-    import inference
-
-    with tempfile.TemporaryDirectory() as folder:
-        inference.make_files(Path(folder), 80)
-        whole, alone, engine = inference.throughput(Namespace(model="Whisper-broad", files=80), Path(folder))
-    hours = f"{whole:.1f} files of 4 s a second = {whole * inference.SAMPLES / 16_000:.0f} hours of audio an hour"
-    return [Row(f"Whisper-broad, {engine}, files", hours, f"{alone:.1f}, the model alone", whole / alone)]
-
-
-def evaluate() -> list[Row]:
-    """71,237 trials, a process from start to end."""
-    import evaluation
-
-    with tempfile.TemporaryDirectory() as folder:
-        scores, asv = evaluation.stand_ins(Path(folder))
-        plain = evaluation.seconds([sys.executable, "-c", "import numpy, scipy.stats"], 3)
-        took = evaluation.seconds([sys.executable, "evaluation.py", str(scores), "--asv_scores", str(asv)], 3)
-    return [Row("evaluation of 71,237 trials", f"{took:.2f} s", f"{plain:.2f} s, import of scipy.stats", plain / took)]
-
-
-PARTS = {
-    "training": training,
-    "engines": lambda: engines("AASIST", 2),
-    "bundled": lambda: engines("Whisper-broad", 1),
-    "bundled2": lambda: engines("Whisper-broad", 2),
-    "files": files,
-    "evaluation": evaluate,
-}
+NOT_SPEED = (
+    "ablation",
+    "bundled",
+    "card",
+    "cues",
+    "family",
+    "generalise",
+    "recoding",
+    "reference",
+    "speech",
+    "splices",
+)
 
 
 def machine() -> str:
@@ -124,28 +65,49 @@ def machine() -> str:
     return f"{time.strftime('%Y-%m-%d')}: {kind}; Python {platform.python_version()}, {', '.join(versions)}"
 
 
+def measure(part: str) -> list:
+    """The rows of a part, run as a process of its own; one that says why if it fails."""
+    command = [sys.executable, __file__, "--part", part]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        return [[part, f"failed: not done after {MOST_SECONDS} s", "", None, ""]]
+    if done.returncode:
+        print(f"{part}:\n{done.stderr[-3000:]}", file=sys.stderr, flush=True)
+        reasons = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", done.stderr, re.MULTILINE)
+        return [[part, f"failed: {(reasons or [f'exit code {done.returncode}'])[-1][:150]}", "", None, ""]]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table_line(row: list, markdown: bool) -> str:
+    cells = [*row[:3], row[3] if isinstance(row[3], str) else "–" if row[3] is None else f"{row[3]:.2f}", row[4]]
+    line = "| {} | {} | {} | {} | {} |" if markdown else "{:<58} {:<44} {:<40} {:>6}  {}"
+    return line.format(*(cell.replace("|", r"\|") for cell in cells) if markdown else cells)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", action="store_true")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--parts", nargs="+", choices=NAMES, default=NAMES, metavar="PART", help=", ".join(NAMES))
+    parser.add_argument("--part", choices=NAMES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
-        print(json.dumps(PARTS[args.part]()))
+        (module,) = (name for name, parts in PARTS.items() if args.part in parts)
+        rows = getattr(__import__(module), args.part)()
+        print(json.dumps(rows))
         return 0
     started, failed = time.monotonic(), []
     print(f"{machine()}; load {os.getloadavg()[0]:.1f} at the start\n")
-    line = "| {} | {} | {} | {} |" if args.markdown else "{:<44} {:<54} {:<32} {}"
-    print(line.format("", "figure", "baseline", "ratio"))
-    if args.markdown:
-        print(line.format(*["---"] * 4))
+    for row in [["", "figure", "baseline", "ratio", "goal"], *([["---"] * 5] if args.markdown else [])]:
+        print(table_line(row, args.markdown), flush=True)
     for part in args.parts:
-        done = subprocess.run([sys.executable, __file__, "--part", part], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        failed += [part] * (done.returncode != 0)
-        for row in json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else ():
-            print(line.format(*row[:3], f"{row[3]:.2f}"), flush=True)
+        rows = measure(part)
+        failed += [part] * (rows[0][3] is None)
+        for row in rows:
+            print(table_line(row, args.markdown), flush=True)
     print(f"\n{(time.monotonic() - started) / 60:.1f} min, load {os.getloadavg()[0]:.1f} at the end. On a GPU only:")
-    print(*(f"{what} (`python {command}`)" for what, command in ON_A_GPU.items()), sep="; ")
+    print(*(f"{what} (`python {command}`)" for what, command in ON_A_GPU.items()), sep="; ", end=".\n")
+    print(f"Of error rates, not of speed: {', '.join(f'`{name}.py`' for name in NOT_SPEED)}.")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))

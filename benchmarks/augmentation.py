@@ -29,17 +29,27 @@ ROWS = [
 
 
 def rate(spec: dict, seconds: float) -> float:
-    """Crops per second of processor time; the first call, which imports, does not count."""
+    """Crops per second of processor time."""
     made, rng = build_augmentation([spec]), np.random.default_rng(0)
     syllables = np.clip(np.sin(np.arange(CHUNK_SAMPLES) * 2 * np.pi * 3 / SAMPLE_RATE), 0, 1)
     x = (0.1 * syllables * rng.standard_normal(CHUNK_SAMPLES)).astype(np.float32)
-    made.crop(made.whole(x, rng), rng)
+    return median_rate(lambda: made.crop(made.whole(x, rng), rng), seconds)
+
+
+def median_rate(call, seconds: float) -> float:
+    """Calls per second of processor time; the first one does not count."""
+    call()
     took, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.process_time()
-        made.crop(made.whole(x, rng), rng)
+        call()
         took.append(time.process_time() - start)
     return 1 / statistics.median(took)
+
+
+def label(spec: dict) -> str:
+    """The transform's name, and which of its forms."""
+    return f"{spec['name']} {spec.get('combination') or ', '.join(spec.get('formats', ()))}".strip()
 
 
 def main() -> None:
@@ -51,8 +61,7 @@ def main() -> None:
     if options.markdown:
         print("| transform | utt/s |\n|---|---|")
     for spec in ROWS:
-        detail = spec.get("combination") or ", ".join(spec.get("formats", ()))
-        row = f"{spec['name']} {detail}".strip(), f"{rate(spec, options.seconds):,.0f}"
+        row = label(spec), f"{rate(spec, options.seconds):,.0f}"
         print(
             "| {} | {} |".format(*row).replace("l|i", r"l\|i") if options.markdown else "{:<24}{:>8}".format(*row),
             flush=True,

@@ -46,6 +46,15 @@ def measure(args, pages: str, layout: str) -> None:
     print(*medians)
 
 
+def in_process(args, pages: str, layout: str) -> list[float]:
+    """What `measure` prints, of a process of its own."""
+    options = ["--config", args.config, "--batch_size", args.batch_size, "--threads", args.threads]
+    command = [sys.executable, __file__, *map(str, options), "--row", pages, layout]
+    return [
+        float(value) for value in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="config/AASIST-L.conf")
@@ -58,8 +67,7 @@ def main() -> None:
     print(f"{'pages':<8}{'layout':<16}{'score s/utt':>12}{'ratio':>7}{'train s/utt':>13}{'ratio':>7}")
     first = None
     for row in ROWS:
-        done = subprocess.run([sys.executable, *sys.argv, "--row", *row], capture_output=True, text=True, check=True)
-        seconds = [float(value) for value in done.stdout.split()]
+        seconds = in_process(args, *row)
         first = first or seconds
         ratios = [before / now for before, now in zip(first, seconds, strict=True)]
         print(

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +24,10 @@ os.environ["THP_MEM_ALLOC_ENABLE"] = "0"  # plain torch: utils sets this to 1
 
 import numpy as np
 import soundfile
+from clips import SAMPLES, make_files
 
-SAMPLES = 64_600
+# torch comes last and alone: its engine changes how a process allocates memory.
+ENGINES = ("onnx fp32", "openvino fp32", "openvino bf16"), ("torch fp32", "torch bf16")
 
 
 def seconds(call, repeats: int) -> float:
@@ -37,7 +40,7 @@ def seconds(call, repeats: int) -> float:
     return statistics.median(times[1:])
 
 
-def engines(args, chunks: np.ndarray) -> dict[str, float]:
+def engines(args, chunks: np.ndarray, groups: Sequence[Sequence[str]] = ENGINES) -> dict[str, float]:
     """Seconds per chunk of every engine there is here, and first of the plain forward pass."""
     import torch
 
@@ -55,8 +58,7 @@ def engines(args, chunks: np.ndarray) -> dict[str, float]:
             return model(torch.from_numpy(chunks))[1].numpy()
 
     calls, times = {"plain forward": forward}, {}
-    # torch comes last and alone: its engine changes how this process allocates memory.
-    for group in (("onnx fp32", "openvino fp32", "openvino bf16"), ("torch fp32", "torch bf16")):
+    for group in groups:
         for name in group:
             try:
                 calls[name] = partial(load_engine(path, *name.split(), "cpu")[0].logits, chunks)
@@ -76,21 +78,10 @@ def print_engines(found: dict[str, float]) -> None:
         print(f"{name:<20}{each:>9.3f}{found['plain forward'] / each:>7.2f}", flush=True)
 
 
-def make_files(folder: Path, count: int) -> None:
-    """Write so many flac files of one chunk of noise."""
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        soundfile.write(folder / f"{number:04}.flac", 0.1 * rng.standard_normal(SAMPLES), 16_000)
-
-
-def cold_start(args, folder: Path) -> None:
-    """Print the time of a whole process that scores one file of 4 s."""
-    print("\none file of 4 s, imports included")
-    for engine in ("torch", "auto"):
-        command = [sys.executable, ROOT / "inference.py", "--model", args.model, "--engine", engine, "--threshold", "0"]
-        command = [*map(str, command), "--audio", str(folder / "0000.flac")]
-        took = seconds(lambda command=command: subprocess.run(command, check=True, capture_output=True), 3)
-        print(f"  --engine {engine:<8}{took:>7.2f} s", flush=True)
+def cold_start(model: str, engine: str, file: Path) -> None:
+    """A whole process that scores a file."""
+    command = [sys.executable, ROOT / "inference.py", "--model", model, "--engine", engine, "--threshold", "0"]
+    subprocess.run([*map(str, command), "--audio", str(file)], check=True, capture_output=True)
 
 
 def throughput(args, folder: Path) -> tuple[float, float, str]:
@@ -167,9 +158,12 @@ def main() -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_files(folder, args.files)
+        files = make_files(folder, args.files)
         print_engines(engines(args, 0.1 * rng.standard_normal((args.chunks, SAMPLES)).astype(np.float32)))
-        cold_start(args, folder)
+        print("\none file of 4 s, imports included")
+        for engine in ("torch", "auto"):
+            took = seconds(partial(cold_start, args.model, engine, files[0]), 3)
+            print(f"  --engine {engine:<8}{took:>7.2f} s", flush=True)
         whole, alone, engine = throughput(args, folder)
         print(f"\n{args.files} files of 4 s, engine {engine}")
         print(f"  {whole:.2f} files/s, the model alone {alone:.2f}: {100 * whole / alone:.1f} %")

@@ -84,7 +84,7 @@ def start(folder: Path, document: Path, workers: int) -> subprocess.Popen:
 
 
 def run_whole(folder: Path, count: int, workers: int) -> float:
-    """Run the job to its end, print what it took, return the seconds."""
+    """Run the job to its end, print what it took, return the seconds of the clock."""
     started = time.monotonic()
     process = start(folder, folder / "whole.json", workers)
     _, status, usage = os.wait4(process.pid, 0)

@@ -6,7 +6,6 @@
 Dev clips of both classes, the first chunk of each, as they are and through mp3, Opus and AAC (m4a) at usual bit rates.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,24 +13,21 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from options import chosen_detector, detector_parser
+
 from audio.chunks import fit
 from audio.codecs import FORMATS, through_codec
 from audio.reading import read
 from corpora.asvspoof import ASVspoof2019
-from scoring.detector import Detector
 
 CODECS = {"mp3": 64.0, "opus": 24.0, "aac": 64.0}  # kbit/s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--model", default="AASIST")
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--precision", default="fp32")
+    parser = detector_parser(__doc__)
     parser.add_argument("--number", type=int, default=40, help="clips of each data set")
     args = parser.parse_args()
-    detector = Detector.from_checkpoint(args.model, "cpu", args.engine, args.precision)
+    detector = chosen_detector(args)
     partitions = [ASVspoof2019(folder, "LA").partition("dev") for folder in args.folders]
     clips = [(p, t) for p in partitions for t in p.trials[:: max(1, len(p.trials) // args.number)]]
     changes = {name: [] for name in CODECS}

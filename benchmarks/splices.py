@@ -10,7 +10,6 @@ Chunks lie on one grid in all recordings of a track, so those away from the spli
 all chunk scores, so that the rule can be tried again within seconds.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from options import chosen_detector, detector_parser
 
 from audio import SAMPLE_RATE
 from audio.levels import power
@@ -182,11 +183,7 @@ def report(judge: Judge, made: list) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--model", default="AASIST")
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--precision", default="fp32")
+    parser = detector_parser(__doc__)
     parser.add_argument("--half", choices=("tune", "report"), default="report")
     parser.add_argument("--number", type=int, default=200)
     parser.add_argument("--distinct", type=int, default=100, help="splices")
@@ -194,7 +191,7 @@ def main() -> None:
     parser.add_argument("--unclear", type=float)
     parser.add_argument("--kept", type=Path)
     args = parser.parse_args()
-    detector = Detector.from_checkpoint(args.model, "cpu", args.engine, args.precision)
+    detector = chosen_detector(args)
     judge = detector.judge(unclear=args.unclear)
     kept = KeptScores(detector, args.kept)
     print(f"{args.model} {file_sha256(locate(args.model))[:8]}, {args.half}, unclear: {judge.settings.unclear:.2f}")

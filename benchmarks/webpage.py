@@ -27,8 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np
-import soundfile
+from clips import make_files
 from gradio_client import Client, handle_file
 
 KEEP_MINUTES = 2  # with --hostile: longer than anybody waits in the queue
@@ -55,7 +54,8 @@ def memory(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def first_screen_and_clicks(args, file: Path) -> None:
+def first_screen_and_clicks(args, file: Path) -> tuple[float, float, float, list[float]]:
+    """Seconds from start to listening, from there to the first screen, from start to ready; of each click."""
     from playwright.sync_api import sync_playwright
 
     started = time.monotonic()
@@ -66,19 +66,17 @@ def first_screen_and_clicks(args, file: Path) -> None:
         page.goto(url)
         page.locator("#check").wait_for()  # the drop zone above it is there, too
         drawn = time.monotonic() - opened
-        page.locator("#check:not([disabled])").wait_for(timeout=60_000)
+        page.locator("#check:not([disabled])").wait_for(timeout=120_000)
         ready = time.monotonic() - started
-        print(
-            f"listens after {listening:.1f} s, first screen {drawn:.1f} s later, ready {ready:.1f} s after start",
-            flush=True,
-        )
         times = [click(page, file) for _ in range(args.clicks)]
-        print(
-            f"click to verdict, 4 s of audio: first {times[0]:.2f} s, median {statistics.median(times):.2f} s, "
-            f"worst {max(times):.2f} s",
-            flush=True,
-        )
         browser.close()
+    return listening, drawn, ready, times
+
+
+def report_clicks(listening: float, drawn: float, ready: float, times: list[float]) -> None:
+    print(f"listens after {listening:.1f} s, first screen {drawn:.1f} s later, ready {ready:.1f} s after start")
+    median, worst = statistics.median(times), max(times)
+    print(f"click to verdict, 4 s of audio: first {times[0]:.2f} s, median {median:.2f} s, worst {worst:.2f} s")
 
 
 def click(page, file: Path) -> float:
@@ -151,8 +149,10 @@ class Strangers:
         print("  strangers: " + ", ".join(f"{name}: {count}" for name, count in sorted(self.answers.items())))
 
 
-def soak(args, files: list[Path], folder: Path) -> None:
+def soak(args, files: list[Path], folder: Path) -> list[tuple[float, bool]]:
     """All users ask again and again for the scores of their own files, and compare them with the expected ones.
+
+    Prints a report; returns the seconds of each answer, and whether it was the expected one.
 
     With --hostile, strangers attack meanwhile, and a poisoned checkpoint is among the models.
     """
@@ -191,6 +191,7 @@ def soak(args, files: list[Path], folder: Path) -> None:
         report_visits(seen, refused, sizes)
         if strangers:
             report_disk_use(temporary, before, most[0])
+    return seen
 
 
 def poisoned_models(folder: Path) -> list[str]:
@@ -249,15 +250,10 @@ def main() -> None:
     parser.add_argument("--hostile", action="store_true")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
-        files = [Path(name) / f"{number}.wav" for number in range(args.users)]
-        speech, _ = soundfile.read(ROOT / "webpage" / "example_clips" / "genuine_sonnet.flac")
-        for file in files:  # speech, because noise has no score; each with noise of its own
-            noisy = np.resize(speech, 64_600) + 0.02 * rng.uniform() * rng.standard_normal(64_600)
-            soundfile.write(file, noisy / np.abs(noisy).max(), 16_000)
+        files = make_files(Path(name), args.users, "wav")
         if Path(CHROMIUM).exists() and not args.hostile:
-            first_screen_and_clicks(args, files[0])
+            report_clicks(*first_screen_and_clicks(args, files[0]))
         soak(args, files, Path(name))
 
 
