@@ -13,9 +13,11 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,7 +27,17 @@ PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "soundfile", "
 PARTS = {  # each is a function of one of these files
     "training_rows": ["aasist", "lfcc_lcnn", "bundled_training", "layouts", "augmentation"],
     "scoring_rows": [
-        *("engines", "bundled", "bundled_two_threads", "files", "cold_start", "many_files", "page", "browser"),
+        *(
+            "engines",
+            "architectures",
+            "bundled",
+            "bundled_two_threads",
+            "files",
+            "cold_start",
+            "many_files",
+            "page",
+            "browser",
+        ),
         *("evaluate", "plotting", "ssl"),
     ],
 }
@@ -65,18 +77,29 @@ def machine() -> str:
     return f"{time.strftime('%Y-%m-%d')}: {kind}; Python {platform.python_version()}, {', '.join(versions)}"
 
 
+def ended(command: list[str]) -> tuple[int, str, str]:
+    """Exit code and output of a process; what it started ends with it, also when it takes too long."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
+    try:
+        out, err = process.communicate(timeout=MOST_SECONDS)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out, err
+
+
 def measure(part: str) -> list:
     """The rows of a part, run as a process of its own; one that says why if it fails."""
-    command = [sys.executable, __file__, "--part", part]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=MOST_SECONDS)
+        code, out, err = ended([sys.executable, __file__, "--part", part])
     except subprocess.TimeoutExpired:
         return [[part, f"failed: not done after {MOST_SECONDS} s", "", None, ""]]
-    if done.returncode:
-        print(f"{part}:\n{done.stderr[-3000:]}", file=sys.stderr, flush=True)
-        reasons = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", done.stderr, re.MULTILINE)
-        return [[part, f"failed: {(reasons or [f'exit code {done.returncode}'])[-1][:150]}", "", None, ""]]
-    return json.loads(done.stdout.splitlines()[-1])
+    if code == 0:
+        return json.loads(out.splitlines()[-1])
+    print(f"{part}:\n{err[-3000:]}", file=sys.stderr, flush=True)
+    reasons = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", err, re.MULTILINE)
+    return [[part, f"failed: {(reasons or [f'exit code {code}'])[-1][:150]}", "", None, ""]]
 
 
 def table_line(row: list, markdown: bool) -> str:

@@ -84,19 +84,18 @@ def cold_start(model: str, engine: str, file: Path) -> None:
     subprocess.run([*map(str, command), "--audio", str(file)], check=True, capture_output=True)
 
 
-def throughput(args, folder: Path) -> tuple[float, float, str]:
+def throughput(args, folder: Path, rounds: int = 4) -> tuple[float, float, str]:
     """Files per second with decoding and verdict, and of the engine alone on as many chunks; which engine.
 
-    In four rounds, alternating.
+    In so many rounds, alternating; each includes the start of the decoding processes.
     """
     from scoring.detector import Detector
 
     detector = Detector.from_checkpoint(args.model, "auto", "auto")
     judge, size = detector.judge(threshold=0.0), detector.engine.batch_size
     chunks = np.stack([soundfile.read(folder / "0000.flac", dtype="float32")[0]] * size)
-    rounds = np.array_split(np.array(sorted(folder.glob("*.flac"))), 4)
     alone, whole = 0.0, 0.0
-    for paths in rounds:
+    for paths in np.array_split(np.array(sorted(folder.glob("*.flac"))), rounds):
         started = time.perf_counter()
         for _ in range(0, len(paths), size):
             detector.engine.logits(chunks)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from rows import Row, times, took
 
 ROOT = Path(__file__).parents[1]
-BUNDLED = "Whisper-broad"
+BUNDLED, PLAIN = "Whisper-broad", "plain forward"
 OTHERS = ("AASIST-L", "RawNet2_baseline", "RawGATST_baseline", "LFCC_LCNN")  # config/
 
 
@@ -44,39 +45,58 @@ def untrained(config: str, folder: Path) -> str:
     return str(path)
 
 
-def engine_rows(name: str, model: str, threads: int, **options) -> list[Row]:
-    """Chunks per second of every engine beside plain torch."""
+def chunk_seconds(model: str, threads: int, groups: Sequence[Sequence[str]] | None = None) -> dict[str, float]:
+    """Of the plain forward pass, and of engines, as `inference.engines` groups them."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     from clips import speech
 
     import inference
 
     chunks = np.stack([speech(seed) for seed in range(4)]).astype(np.float32)
-    found = inference.engines(Namespace(model=model, threads=threads, repeats=3), chunks, **options)
-    plain, name = found.pop("plain forward"), f"{name}, {threads} thread{'s' * (threads > 1)}"
-    return [times(f"{name}, {each}", "chunks/s", 1 / s, 1 / plain, "plain torch") for each, s in found.items()]
+    args = Namespace(model=model, threads=threads, repeats=3)
+    return inference.engines(args, chunks, inference.ENGINES if groups is None else groups)
+
+
+def engine_rows(name: str, threads: int, found: dict[str, float], plain: float) -> list[Row]:
+    """Chunks per second of engines beside the seconds a chunk of plain torch."""
+    name = f"{name}, {threads} thread{'s' * (threads > 1)}"
+    rows = {
+        each: times(f"{name}, {each}", "chunks/s", 1 / took, 1 / plain, "plain torch") for each, took in found.items()
+    }
+    return [row for each, row in rows.items() if each != PLAIN]
 
 
 def engines() -> list[Row]:
-    """AASIST on every engine, and the other architectures in torch; the weights are random."""
+    """AASIST on every engine; the weights are random."""
+    threads = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        found = chunk_seconds(untrained("AASIST", Path(folder)), threads)
+    return engine_rows("AASIST", threads, found, found[PLAIN])
+
+
+def architectures() -> list[Row]:
+    """The others in torch. Plain torch first for all, because the engine changes how this process allocates memory."""
     from utils import computes_bf16
 
+    threads, rows = os.cpu_count() or 1, []
+    only = [["torch fp32", "torch bf16"][: 1 + computes_bf16()]]
     with tempfile.TemporaryDirectory() as folder:
-        rows = engine_rows("AASIST", untrained("AASIST", Path(folder)), os.cpu_count() or 1)
-        only = {"groups": [["torch fp32", "torch bf16"][: 1 + computes_bf16()]]}
-        for config in OTHERS:
-            name = config.removesuffix("_baseline")
-            rows += engine_rows(name, untrained(config, Path(folder)), os.cpu_count() or 1, **only)
+        models = {config.removesuffix("_baseline"): untrained(config, Path(folder)) for config in OTHERS}
+        plain = {name: chunk_seconds(model, threads, [[]])[PLAIN] for name, model in models.items()}
+        for name, model in models.items():
+            rows += engine_rows(name, threads, chunk_seconds(model, threads, only), plain[name])
     return rows
 
 
 def bundled() -> list[Row]:
-    """The bundled detector on every engine, one and two threads."""
-    return [*engine_rows(BUNDLED, BUNDLED, 1), *int8()]
+    """The bundled detector on every engine, one thread, and in int8."""
+    found = chunk_seconds(BUNDLED, 1)
+    return [*engine_rows(BUNDLED, 1, found, found[PLAIN]), *int8()]
 
 
 def bundled_two_threads() -> list[Row]:
-    return engine_rows(BUNDLED, BUNDLED, 2)
+    found = chunk_seconds(BUNDLED, 2)
+    return engine_rows(BUNDLED, 2, found, found[PLAIN])
 
 
 def int8() -> list[Row]:
@@ -146,19 +166,25 @@ def files() -> list[Row]:
 
     with tempfile.TemporaryDirectory() as name:
         folder, length = Path(name), SAMPLES / 16_000
-        short, long = make_files(folder, 80), folder / "recording.mp3"
-        whole, alone, engine = throughput(Namespace(model=BUNDLED, files=80), folder)
+        short, long = make_files(folder, 400), folder / "recording.mp3"
+        whole, alone, engine = throughput(Namespace(model=BUNDLED, files=400), folder, rounds=1)
         soundfile.write(long, speech(0, 300 * 16_000), 16_000)
         detector = Detector.from_checkpoint(BUNDLED, "auto", "auto")
         started = time.perf_counter()
         chunks = len(detector.score_file(long).chunks)
         long_seconds = time.perf_counter() - started
-        plain = seconds(lambda: [soundfile.read(file, dtype="float32") for file in short])
-        decoded = seconds(lambda: [read(file) for file in short])
-        heard = seconds(lambda: [list(Recording(file, hashed=True, listened=True)) for file in short])
+        plain = seconds(lambda: [soundfile.read(file, dtype="float32") for file in short[:80]])
+        decoded = seconds(lambda: [read(file) for file in short[:80]])
+        heard = seconds(lambda: [list(Recording(file, hashed=True, listened=True)) for file in short[:80]])
     total = 80 * length
     return [
-        hours(f"{BUNDLED}, {engine}, flac of 4 s to verdicts", 1 / whole, length, alone * length, "the model alone"),
+        hours(
+            f"{BUNDLED}, {engine}, flac of 4 s to verdicts, 400 files",
+            1 / whole,
+            length,
+            alone * length,
+            "the model alone",
+        ),
         hours(
             f"{BUNDLED}, mp3 of 5 min to verdict, overlap 0.5",
             long_seconds,

@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -23,19 +25,28 @@ def benchmark(monkeypatch):
     return module
 
 
-def answers(command: list[str], **_) -> subprocess.CompletedProcess:
-    """What the processes of three parts end with: rows, an error, no end."""
+def answers(command: list[str]) -> tuple[int, str, str]:
+    """What the processes of three parts end with: an error, no end, rows."""
     part = command[-1]
     if part == "page":
         raise subprocess.TimeoutExpired(command, 1)
     if part == "files":
-        return subprocess.CompletedProcess(command, 1, "", "Traceback …\nfoo.BarError: no | speech\n  call log\n")
-    return subprocess.CompletedProcess(command, 0, f"note\n{json.dumps([[part, '2 s', '4 s, plain', 2.0, '']])}\n", "")
+        return 1, "", "Traceback …\nfoo.BarError: no | speech\n  call log\n"
+    return 0, f"note\n{json.dumps([[part, '2 s', '4 s, plain', 2.0, '']])}\n", ""
+
+
+def test_what_a_part_started_ends_with_it(benchmark):
+    code, out, _ = benchmark.ended(["bash", "-c", "sleep 600 > /dev/null 2>&1 & echo $!"])
+    stat, deadline = Path(f"/proc/{out.strip()}/stat"), time.monotonic() + 60
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert code == 0
 
 
 @pytest.mark.parametrize("markdown", [True, False])
 def test_a_part_that_fails_is_named_and_the_others_go_on(benchmark, markdown, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark.subprocess, "run", answers)
+    monkeypatch.setattr(benchmark, "ended", answers)
     arguments = ["all.py", "--parts", "engines", "files", "page", "ssl", *["--markdown"] * markdown]
     monkeypatch.setattr(sys, "argv", arguments)
     assert benchmark.main() == 1
