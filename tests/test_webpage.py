@@ -178,6 +178,18 @@ def test_a_cancelled_job_ends_at_once():
     assert endless.closed.is_set()
 
 
+def test_the_end_of_the_page_waits_for_no_client():
+    """Their jobs have ended, so no thread is left that computes while the interpreter ends."""
+    jobs = [Endless(), Endless()]
+    answers = [in_background(job.items()) for job in jobs]
+    for items in answers:
+        next(items)
+    background.end_all()
+    assert all(job.closed.is_set() for job in jobs) and not background._running
+    with pytest.raises(UserError, match="nobody asked for the result"):
+        list(answers[0])
+
+
 def test_the_job_of_a_silent_client_is_dropped(monkeypatch):
     monkeypatch.setattr(background, "SILENT_CLIENT_SECONDS", 0.5)
     endless = Endless()

@@ -16,6 +16,7 @@ from webpage.limits import SILENT_CLIENT_SECONDS
 
 Item = TypeVar("Item")
 _END = object()
+_running: "dict[threading.Thread, _Reader]" = {}
 
 
 class _Reader:
@@ -39,6 +40,7 @@ def in_background(items: Generator[Item]) -> Iterator[Item]:
     produced: queue.SimpleQueue = queue.SimpleQueue()
     reader = _Reader()
     thread = threading.Thread(target=_produce, args=(items, produced, reader), daemon=True)
+    _running[thread] = reader
     thread.start()
     try:
         while (item := produced.get()) is not _END:
@@ -63,3 +65,16 @@ def _produce(items: Generator, produced: queue.SimpleQueue, reader: _Reader) -> 
         produced.put(error)
     finally:
         items.close()
+        _running.pop(threading.current_thread(), None)
+
+
+def end_all() -> None:
+    """Cancel what still runs, and wait until it has ended.
+
+    A thread that computes in a library while the interpreter ends makes it abort: "terminate called", SIGABRT.
+    """
+    running = dict(_running)
+    for reader in running.values():
+        reader.cancelled.set()
+    for thread in running:
+        thread.join()

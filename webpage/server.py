@@ -13,6 +13,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.escaping import printable
 from scoring.weights import OFFICIAL, checkpoint_path
+from webpage.background import end_all
 from webpage.examples import EXAMPLES, example
 from webpage.exports import write_exports
 from webpage.figures import recording_pngs
@@ -72,7 +73,9 @@ def listening(page: Page, address: Address, uploads: Path, upload_bytes: int) ->
     try:
         yield
     finally:
+        end_all()  # first, because the server waits for the answers of jobs
         page.blocks.close(verbose=False)
+        end_all()  # what began meanwhile
 
 
 def _theme(gr):
