@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]  # benchmarks have the names of commands
 PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "soundfile", "av", "gradio")
 PARTS = {  # each is a function of one of these files
-    "training_rows": ["aasist", "lfcc_lcnn", "bundled_training", "layouts", "augmentation"],
+    "training_rows": ["aasist", "lfcc_lcnn", "bundled_training", "bundled_fit", "layouts", "augmentation"],
     "scoring_rows": [
         *(
             "engines",
