@@ -1,10 +1,11 @@
-"""Whisper-Stats: statistics of Whisper's lower layers and of the spectrum with its phase, and one linear layer.
+"""Whisper-Stats: statistics of Whisper's lower layers and of the spectrum with its phase, and linear layers.
 
 Whisper's encoder (Radford et al., arXiv 2212.04356, section 2.2) was trained on 680,000 hours of speech of all kinds of
 microphones and languages. Its lower layers, kept as published, tell how something was said, the upper ones what was
 said. They hear 80 mel energies; statistics of spectra of 257 and 513 bins, of their neighbourhoods and of the phase
 (`models/spectrum.py`) add what mel filters hide. On generators and sources that were left out of training, a linear
-layer on these errs less than the same encoder fine-tuned (docs/generalise.md).
+layer on these errs less than the same encoder fine-tuned (docs/generalise.md). Recordings that went through a codec,
+have noise or are short have linear layers of their own.
 
 Parameters of the encoder have the names of transformers' WhisperEncoder, whose layers these equal;
 `models/whisper_weights.py` reads published weights.
@@ -51,6 +52,7 @@ class ModelConfig:
     mels: int = 80
     freeze: bool = True  # train the output layer only
     output: Literal["linear", "cosine"] = "linear"  # see `layers.output_layer`
+    experts: int = 1  # output layers, each for recordings of one condition; see `MixtureOfExperts`
 
     def __post_init__(self):
         for name in ("heads", "mels"):
@@ -62,6 +64,9 @@ class ModelConfig:
             rising = layers == tuple(sorted(set(layers))) and all(1 <= layer <= 64 for layer in layers)
             require(rising, f"model_config.{name}", "rising numbers from 1 to 64", layers)
         require(bool(self.layers), "model_config.layers", "at least one layer", self.layers)
+        require(1 <= self.experts <= 64, "model_config.experts", "1 … 64", self.experts)
+        one_kind = self.experts == 1 or self.output == "linear"
+        require(one_kind, "model_config.output", "linear, when there are several experts", self.output)
         require(0 < self.limit <= 100, "model_config.limit", "above 0, at most 100", self.limit)
         longest = 2 * MAX_FRAMES * LogMel.HOP
         require(1600 <= self.nb_samp <= longest, "model_config.nb_samp", f"1600 … {longest}", self.nb_samp)
@@ -80,7 +85,7 @@ class Model(nn.Module):
         features = 2 * c.hidden * len(c.layers + c.change_layers) + sum(each.size for each in self.statistics)
         # Scale and shift stay 1 and 0, as the output layer has its own; without them no exporter knows the size.
         self.standardise = nn.BatchNorm1d(features).requires_grad_(False)
-        self.out_layer = output_layer(c.output, features)
+        self.out_layer = output_layer(c.output, features) if c.experts == 1 else MixtureOfExperts(features, c.experts)
 
     def forward(self, x: Tensor, freq_aug: bool = False) -> tuple[Tensor, Tensor]:
         """Waveforms (B, T) at 16 kHz → hidden (B, features), logits (B, 2) of spoof and bona fide.
@@ -112,6 +117,24 @@ class Model(nn.Module):
     def encoder_parameters(self) -> list[nn.Parameter]:
         """The parameters that `optim_config.encoder_lr` applies to; none if the encoder is frozen."""
         return [p for p in self.encoder.parameters() if p.requires_grad]
+
+
+class MixtureOfExperts(nn.Module):
+    """(B, features) → logits (B, 2), from several linear layers, as a gate finds each fit for the recording.
+
+    What tells synthetic speech depends on what a recording went through: a codec takes away what a voice has and a
+    vocoder lacks, and noise covers it. So each condition has an expert of its own, and the gate, a linear layer and a
+    softmax, knows the condition by the same features (Jacobs et al., Neural Computation 3, 1991).
+    """
+
+    def __init__(self, features: int, experts: int):
+        super().__init__()
+        self.gate = nn.Linear(features, experts)
+        self.experts = nn.Linear(features, 2 * experts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.experts(x).unflatten(1, (-1, 2))  # (B, experts, 2)
+        return (self.gate(x).softmax(dim=1)[:, :, None] * logits).sum(dim=1)
 
 
 class WhisperEncoder(nn.Module):

@@ -35,7 +35,7 @@ BUNDLED = "Whisper-broad"  # the bundled detector: docs/model_card.md
 _BROAD = "3.5 hours of speech in many languages: 41 sources of genuine speech, 98 generators"
 _MIXED = "73 minutes, mostly English, of seven sources; vocoders, a neural codec, classical synthesizers and A01–A06"
 KNOWN = {
-    BUNDLED: KnownCheckpoint("5733170abdfd6e9787df214bce242f7e60b7aa2a1917e5400c56f69a398847ff", _BROAD),
+    BUNDLED: KnownCheckpoint("e5eac2b21ac7879e29f7352f47fdb2dab47c10180b410096882f7206940b289d", _BROAD),
     "LCNN-mixed": KnownCheckpoint("faf0d50a221ead938e1b2c630bda367c9f40cfae3d76dc6bcbdffa06223977a4", _MIXED),
 } | OFFICIAL
 

@@ -163,6 +163,19 @@ def test_one_odd_statistic_cannot_decide_a_score():
     torch.testing.assert_close(scores[0], scores[1], rtol=1e-4, atol=1e-4)
 
 
+def test_the_gate_weighs_the_experts():
+    config = {"architecture": "Whisper_Stats", "nb_samp": 8000, "hidden": 32, "heads": 4, "experts": 3}
+    layer = build_model(config).out_layer
+    x = torch.randn(5, layer.gate.in_features, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        gate = layer.gate(x).softmax(dim=1)
+        by_hand = sum(gate[:, [i]] * (x @ layer.experts.weight[2 * i : 2 * i + 2].T) for i in range(3))
+        by_hand += gate @ layer.experts.bias.view(3, 2)
+        torch.testing.assert_close(layer(x), by_hand, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match=r"model_config\.output.*several experts"):
+        build_model(config | {"output": "cosine"})
+
+
 @pytest.mark.parametrize("layers", [[], [3, 1], [0]])
 def test_layers_that_cannot_be_pooled(layers):
     with pytest.raises(UserError, match=r"model_config\.layers"):

@@ -27,7 +27,8 @@ def load_initial(config: Config, weights: str | None) -> nn.Module:
         return build_model(config.model_config)
     path = locate(weights)
     checkpoint = {"model": read_ctranslate2(path), "config": None} if is_ctranslate2(path) else load_checkpoint(path)
-    if config.model_config["architecture"] == "Whisper_Stats" and "out_layer.weight" not in checkpoint["model"]:
+    encoder_alone = not any(name.startswith("out_layer.") for name in checkpoint["model"])
+    if config.model_config["architecture"] == "Whisper_Stats" and encoder_alone:
         model = build_model(config.model_config)
         encoder = encoder_weights(checkpoint["model"], len(model.encoder.layers))
         load_weights(model.encoder, {"model": encoder}, weights)
