@@ -150,18 +150,15 @@ class Strangers:
 
 
 def soak(args, files: list[Path], folder: Path) -> list[tuple[float, bool]]:
-    """All users ask again and again for the scores of their own files, and compare them with the expected ones.
+    """All users ask again and again for the scores of their own files; prints a report.
 
-    Prints a report; returns the seconds of each answer, and whether it was the expected one.
-
-    With --hostile, strangers attack meanwhile, and a poisoned checkpoint is among the models.
+    Returns the seconds of each answer, and whether it was the expected one. With --hostile, strangers attack meanwhile,
+    and a poisoned checkpoint is among the models.
     """
     from scoring.detector import Detector
 
-    detector = Detector.from_checkpoint(args.model, engine="auto")
-    expected = [detector.score_file(file).score for file in files]
-    temporary = folder / "temporary"
-    temporary.mkdir()
+    expected = [result.score for result in map(Detector.from_checkpoint(args.model, engine="auto").score_file, files)]
+    (temporary := folder / "temporary").mkdir()
     options = poisoned_models(folder / "models") if args.hostile else []
     with server(args, str(temporary), *options) as (url, pid):
         deadline, sizes, stop = time.monotonic() + 60 * args.minutes, [], threading.Event()
