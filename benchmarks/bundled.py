@@ -56,7 +56,7 @@ EXPERTS = {  # of the model, in its order: what the crops that each is fitted to
     },
     "short": {"augmentation": (), "crop_samples": 24_000},  # 1.5 s, repeated
 }
-COPY_WEIGHT = 0.3  # with more, vocoders are found a little better and text-to-speech worse (docs/generalise.md)
+COPY_WEIGHT = 0.3  # more made text-to-speech worse; with today's features copies hardly matter (docs/generalise.md)
 CAUTIONS = {"narrowband": "telephone, 300–3400 Hz", "short": "the first 1 s"}  # conditions of a recording
 RECODED = ("mp3, 64 kbit/s", "opus, 16 kbit/s")
 OF = "clips whose sources and generators were left out of training"

@@ -77,7 +77,7 @@ def lfcc_lcnn() -> list[Row]:
 
 
 def bundled_training() -> list[Row]:
-    """The bundled detector's features."""
+    """The bundled detector's features of 192 files."""
     with tempfile.TemporaryDirectory() as folder:
         return features(Path(folder), 192)
 
