@@ -1,9 +1,10 @@
 """Make the bundled detector, and score every fold of benchmarks/generalise.py by an output layer fitted without it.
 
     python benchmarks/generalise.py folds
-    python benchmarks/bundled.py features --init whisper-base.pt --passes 0 1 2 3   # minutes; several may run at once
+    python benchmarks/bundled.py features --init whisper-base.pt                # ten minutes for each of seven passes
     python benchmarks/bundled.py conditions --init whisper-base.pt              # held-out clips with noise, codecs, …
     python benchmarks/bundled.py fit --init whisper-base.pt                     # every fold, then the checkpoint
+    python benchmarks/bundled.py curve --init whisper-base.pt                   # what less speech costs
 
 The encoder is as published, so each clip's features are computed once for all folds: in pass 0 of the chunk that is
 scored, in each other pass of crops that went through what one of the model's experts is for. docs/model_card.md has the
@@ -13,7 +14,9 @@ numbers.
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,53 +34,68 @@ from common.command import run
 from common.files import replacing, write_text
 from config import load_config, to_dict
 from corpora.folders import CsvList
-from corpora.trials import Partition
+from corpora.trials import Partition, Trial
 from data_utils import open_waveforms
 from metrics.calibration import fit_calibration
 from metrics.error_rates import compute_eer
 from metrics.scores import BONAFIDE
+from models.Whisper_Stats import MixtureOfExperts
 from scoring.detector import Detector
 from scoring.engines import TorchEngine
 from training.linear import Samples, fit_output_layer, pass_features
 from training.model import load_initial
 from utils import save_checkpoint
 
+OPUS = {"name": "codec", "formats": ["opus"], "bitrates": [6, 64]}  # kbit/s
 LOSSY = {
     "name": "codec",
     "formats": ["opus", "opus", "opus", "mp3", "mp3", "mp3", "aac", "amr_nb", "mu_law", "a_law", "g722"],
-    "bitrates": [4.75, 64],  # kbit/s
+    "bitrates": [4.75, 64],
 }
-EXPERTS = {  # of the model, in its order: what the crops that each is fitted to have been through
-    "as it is": {},
-    "coded": {"augmentation": (LOSSY,), "crop_samples": None},
-    "noisy": {
-        "augmentation": ({"name": "room", "probability": 0.35}, {"name": "noise", "snr": [5, 30]}),
-        "crop_samples": None,
-    },
-    "short": {"augmentation": (), "crop_samples": 24_000},  # 1.5 s, repeated
-}
+ROOM, NOISE = {"name": "room", "probability": 0.35}, {"name": "noise", "snr": [5, 30]}
+CODED = ("coded", {"augmentation": (LOSSY,), "crop_samples": None})
+NOISY = ("noisy", {"augmentation": (ROOM, NOISE), "crop_samples": None})
+PASSES = [  # over the clips: the expert that is fitted to the crops, and what these went through
+    ("as it is", {}),
+    CODED,
+    NOISY,
+    ("short", {"augmentation": (), "crop_samples": 24_000}),  # 1.5 s, repeated
+    ("opus", {"augmentation": (OPUS,), "crop_samples": None}),
+    NOISY,
+    NOISY,
+]
+EXPERTS = list(dict.fromkeys(expert for expert, _ in PASSES))  # of the model, in its order
+SHARES = (0.125, 0.25, 0.5)  # of the training speech, in `curve`
 COPY_WEIGHT = 0.3  # more made text-to-speech worse; with today's features copies hardly matter (docs/generalise.md)
+PROMPT_WEIGHT = 0.05  # with more, spoofs of other recordings pass: no generator was recorded as the prompts were
 CAUTIONS = {"narrowband": "telephone, 300–3400 Hz", "short": "the first 1 s"}  # conditions of a recording
 RECODED = ("mp3, 64 kbit/s", "opus, 16 kbit/s")
+IN_DOMAIN = ("mixed/ASVspoof2019_LA_dev", "LA_mini/ASVspoof2019_LA_eval")
 OF = "clips whose sources and generators were left out of training"
 
 
 class Features:
-    """Features of the clips of all.csv and of their vocoded copies, in files that are made where they are missing."""
+    """Features of the clips of all.csv, of their vocoded copies, and of prompts.csv: in files, made where missing."""
 
-    def __init__(self, args, passes: list[int]):
+    def __init__(self, args, passes: Iterable[int], prompts: bool = True):
         self.config = load_config(args.config)
         self.model = load_initial(self.config, args.init)
         self.partition = CsvList(args.output / "all.csv").partition("train").with_vocoded(self.config.vocode)
-        self.trials = self.partition.trials
+        parts = {"features": self.partition}
+        if prompts:
+            parts["prompts"] = CsvList(args.output / "prompts.csv").partition("train")
+        self.trials = [trial for part in parts.values() for trial in part.trials]
         self.row_of = {trial.utt_id: row for row, trial in enumerate(self.trials)}
-        self.passes = [self._pass(args.output / f"features_{number}.npy", number) for number in passes]
+        self.passes = []
+        for number in passes:
+            found = [self._pass(args.output / f"{name}_{number}.npy", part, number) for name, part in parts.items()]
+            self.passes.append(np.concatenate(found))
 
-    def _pass(self, path: Path, number: int) -> np.ndarray:
+    def _pass(self, path: Path, partition: Partition, number: int) -> np.ndarray:
         """(N, features)."""
         if not path.exists():
-            waveforms = open_waveforms(self.partition, self.config, torch.device("cpu"))
-            config = replace(self.config, **list(EXPERTS.values())[number])
+            waveforms = open_waveforms(partition, self.config, torch.device("cpu"))
+            config = replace(self.config, **PASSES[number][1])
             found = pass_features(self.model, waveforms, config, number)
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, found)
@@ -87,29 +105,31 @@ class Features:
         """Of the part's clips."""
         return np.array([self.row_of[trial.utt_id] for trial in part.trials])
 
-    def with_copies(self, utt_ids: set[str], families: frozenset[str]) -> np.ndarray:
-        """Rows of these clips, and of their copies but for those of these families of generators."""
+    def training_rows(self, utt_ids: set[str], families: frozenset[str]) -> np.ndarray:
+        """Rows of these clips, of their copies but for those of these families of generators, and of all prompts."""
         copied = {
             utt_id
             for utt_id in self.partition.copies
             if utt_id.rpartition("~")[0] in utt_ids
             and not Clip.of(self.trials[self.row_of[utt_id]]).families & families
         }
-        return np.array([row for utt_id, row in self.row_of.items() if utt_id in utt_ids | copied])
+        clips = [row for utt_id, row in self.row_of.items() if utt_id in utt_ids | copied]
+        return np.array([*clips, *range(len(self.partition.trials), len(self.trials))])
 
     def fit(self, rows: np.ndarray, ridge: float) -> None:
         """Fit the output layer to all passes of these rows.
 
-        A source's clips of one attack weigh as their root, and vocoded copies COPY_WEIGHT of that.
+        A source's clips of one attack weigh as their root, vocoded copies COPY_WEIGHT and prompts PROMPT_WEIGHT of it.
         """
         trials = [self.trials[row] for row in rows]
         groups = [f"{trial.source} {trial.attack}" for trial in trials]
         _, index, count = np.unique(groups, return_inverse=True, return_counts=True)
         is_copy = np.array([trial.utt_id in self.partition.copies for trial in trials])
         weight = count[index] ** -0.5 * np.where(is_copy, COPY_WEIGHT, 1)
+        weight[rows >= len(self.partition.trials)] *= PROMPT_WEIGHT
         columns = np.array([trial.label == BONAFIDE for trial in trials]), weight, np.array([t.source for t in trials])
         features = np.concatenate([each[rows] for each in self.passes])
-        experts = np.repeat(np.arange(len(self.passes)), len(rows))
+        experts = np.repeat([EXPERTS.index(PASSES[number][0]) for number in range(len(self.passes))], len(rows))
         samples = Samples(features, *(np.tile(column, len(self.passes)) for column in columns), experts)
         known = np.isfinite(features[:, 0])  # the last trials of a pass of crops may be missing
         fit_output_layer(self.model, Samples(*(column[known] for column in samples)), ridge)
@@ -121,19 +141,24 @@ class Features:
             return self.model.out_layer(self.model.eval().scale(features))[:, BONAFIDE].double().numpy()
 
 
-def fit_fold(features: Features, args, fold: int) -> Partition:
-    """Fit the output layer without what the fold is tested with; returns its eval trials."""
+def fit_fold(
+    features: Features, args, fold: int, choose: Callable[[Sequence[Trial]], Iterable[Trial]] = list
+) -> Partition:
+    """Fit the output layer without what the fold is tested with; returns its eval trials.
+
+    choose: which of the training trials to use.
+    """
     lists = CsvList(args.output / f"fold_{fold}.csv")
     held, kept = lists.partition("eval"), lists.partition("train")
     families = frozenset().union(*(Clip.of(trial).families for trial in held.trials))
-    features.fit(features.with_copies({trial.utt_id for trial in kept.trials}, families), args.ridge)
+    features.fit(features.training_rows({trial.utt_id for trial in choose(kept.trials)}, families), args.ridge)
     return held
 
 
 def fit(args) -> None:
     """Score each fold by an output layer that is fitted without it; then fit all clips and write the checkpoint."""
     measured = json.loads((args.output / "conditions.json").read_text())
-    features, folds = Features(args, list(range(len(EXPERTS)))), []
+    features, folds = Features(args, range(len(PASSES))), []
     for fold in range(FOLDS):
         held = fit_fold(features, args, fold)
         own = CsvList(args.output / f"fold_{fold}.csv").partition("dev")
@@ -142,8 +167,19 @@ def fit(args) -> None:
         folds.append(HeldOut.read(file, held))
         of_dev = f"{100 * flattering.eer():.1f} % on a dev set of the training sources"
         print(f"fold {fold}: EER {100 * folds[-1].eer():.1f} %, {of_dev}", flush=True)
+    print_in_domain(features, args)
     features.fit(np.arange(len(features.trials)), args.ridge)
     write_checkpoint(args.output / f"{args.name}.pth", features, folds, measured)
+
+
+def print_in_domain(features: Features, args) -> None:
+    """Print the EER of a dev and an eval set by output layers fitted to all else, their sources and generators too."""
+    clips = CsvList(args.output / "all.csv").partition("train")
+    for name in IN_DOMAIN:
+        own = clips.take(np.array([name in trial.utt_id for trial in clips.trials]))
+        features.fit(np.array([row for utt_id, row in features.row_of.items() if name not in utt_id]), args.ridge)
+        eer = HeldOut.of(own, features.scores(features.rows(own))).eer()
+        print(f"{name}: EER {100 * eer:.1f} %, with its sources and generators in training", flush=True)
 
 
 def conditions(args) -> None:
@@ -152,7 +188,7 @@ def conditions(args) -> None:
     Printed in percent: the EER, and bona fide and spoofed clips judged wrongly at the EER's threshold of clips as they
     are.
     """
-    features, rng = Features(args, list(range(len(EXPERTS)))), np.random.default_rng(0)
+    features, rng = Features(args, range(len(PASSES))), np.random.default_rng(0)
     labels, scores = [], {name: [] for name in CONDITIONS}
     for fold in range(FOLDS):
         held = fit_fold(features, args, fold)
@@ -171,6 +207,43 @@ def conditions(args) -> None:
     moved = [np.percentile(np.abs(scores[name] - scores["as it is"]), 90) for name in RECODED]
     found = {"error_rates": {name: eers[condition] for name, condition in CAUTIONS.items()}}
     write_text(args.output / "conditions.json", json.dumps(found | {"recoding_spread": float(max(moved))}))
+
+
+def curve(args) -> None:
+    """What less speech costs: the folds' mean EER of one layer for recordings as they are, fitted to a share of it.
+
+    A share of the clips, of the sources, or of the generators' families with all bona fide speech. A table is printed:
+    mean and standard deviation over random choices.
+    """
+    features = Features(args, [0], prompts=False)
+    features.model.out_layer = MixtureOfExperts(features.model.standardise.num_features, 1)
+    parts = {
+        "clips": lambda trial: trial.utt_id,
+        "sources": lambda trial: trial.source,
+        "generators": lambda trial: "" if trial.label == BONAFIDE else min(Clip.of(trial).families),
+    }
+    for name, part in parts.items():
+        for share in SHARES:
+            choices = [partial(some, part=part, share=share, seed=seed) for seed in range(args.seeds)]
+            found = [fold_error(features, args, choose) for choose in choices]
+            print(f"| {name} | {share} | {np.mean(found):.1f} ± {np.std(found):.1f} |", flush=True)
+    print(f"| all | 1 | {fold_error(features, args, list):.1f} |")
+
+
+def fold_error(features: Features, args, choose: Callable[[Sequence[Trial]], Iterable[Trial]]) -> float:
+    """Mean EER of the folds in percent."""
+    errors = []
+    for fold in range(FOLDS):
+        held = fit_fold(features, args, fold, choose)
+        errors.append(HeldOut.of(held, features.scores(features.rows(held))).eer())
+    return 100 * float(np.mean(errors))
+
+
+def some(trials: Sequence[Trial], part: Callable[[Trial], str], share: float, seed: int) -> list[Trial]:
+    """The trials of a random share of the parts; those of part "" all stay."""
+    names = sorted({part(trial) for trial in trials} - {""})
+    kept = {"", *np.random.default_rng(seed).choice(names, max(1, round(share * len(names))), replace=False)}
+    return [trial for trial in trials if part(trial) in kept]
 
 
 def write_checkpoint(path: Path, features: Features, folds: list[HeldOut], measured: dict) -> None:
@@ -207,7 +280,7 @@ def main() -> None:
     parser.add_argument("--config", default=str(ROOT / "config" / "Whisper-broad.conf"), help="default: %(default)s")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     computing = commands.add_parser("features", help="compute features")
-    computing.add_argument("--passes", type=int, nargs="+", default=[0], help="numbers of passes that are missing")
+    computing.add_argument("--passes", type=int, nargs="+", default=range(len(PASSES)), help="default: all")
     computing.set_defaults(do=lambda args: Features(args, args.passes))
     fitting = commands.add_parser("fit", help="fit the output layer, for every fold and for all clips")
     fitting.add_argument("--name", default="Whisper-broad", help="of scores and checkpoint (default: %(default)s)")
@@ -215,9 +288,12 @@ def main() -> None:
     changing = commands.add_parser("conditions", help="held-out clips with noise, codecs, cut short")
     changing.add_argument("--clips", type=int, default=40, help="of each class in each fold (default: %(default)s)")
     changing.set_defaults(do=conditions)
-    for command in (fitting, changing):
+    varying = commands.add_parser("curve", help="what less speech costs: fits to a share of it")
+    varying.add_argument("--seeds", type=int, default=3, help="random choices of each share (default: %(default)s)")
+    varying.set_defaults(do=curve)
+    for command in (fitting, changing, varying):
         command.add_argument("--ridge", type=float, default=0.06, help="default: %(default)s")
-    for command in (computing, fitting, changing):
+    for command in (computing, fitting, changing, varying):
         command.add_argument("--init", required=True, help="Whisper's published weights")
     args = parser.parse_args()
     args.do(args)

@@ -18,7 +18,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -145,8 +145,8 @@ def all_clips(data: Path) -> list[Clip]:
 # ------------------------------------------------------------------------------------------------------- the folds
 
 
-def write_folds(data: Path, folder: Path) -> None:
-    """Write fold_<k>.csv, lists for `main.py`, and all.csv.
+def write_folds(data: Path, folder: Path, prompts: Path | None = None) -> None:
+    """Write fold_<k>.csv, lists for `main.py`, all.csv, and prompts.csv of the clips in `prompts`, if given.
 
     eval: the clips of the fold's sources. train and dev: those of other sources, without any of a speaker or a family
     of generators that eval has.
@@ -170,6 +170,13 @@ def write_folds(data: Path, folder: Path) -> None:
         print(f"{fold:<6}{counts[0]:>10}{counts[1]:>7}{counts[2]:>9}{len({clip.attack for clip in spoof}):>12}", end="")
         print(f"{len(kept):>7}{len(others) - len(kept):>10}")
     write_list(folder / "all.csv", [(clip, "train") for clip in clips])
+    if prompts:
+        write_list(folder / "prompts.csv", [(spoken(clip), "train") for clip in broad(prompts)])
+
+
+def spoken(clip: Clip) -> Clip:
+    """A prompt; the recordings of a package that one person or language has are a source of their own."""
+    return replace(clip, source=clip.speaker, speaker="")
 
 
 def write_list(path: Path, rows: Iterable[tuple[Clip, str]]) -> None:
@@ -364,7 +371,9 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     folds = commands.add_parser("folds", help="write the lists of clips")
     folds.add_argument("--data", type=Path, default=Path("../shared/data"), help="default: %(default)s")
-    folds.set_defaults(do=lambda args: write_folds(args.data, args.output))
+    prompts = "clips of corpora/spoken_prompts.csv, to train the bundled detector with (docs/rebuild.md)"
+    folds.add_argument("--prompts", type=Path, help=prompts)
+    folds.set_defaults(do=lambda args: write_folds(args.data, args.output, args.prompts))
     training = commands.add_parser("train", help="train a recipe on every fold")
     training.add_argument("--config", required=True)
     training.add_argument("--init", help="weights to start from")

@@ -18,7 +18,8 @@ from audio.reading import MAX_SECONDS
 from common.errors import UserError
 from common.text_files import read_lines
 
-BUNDLED = Path(__file__).with_name("bundled_recordings.csv")  # every recording that the bundled detector was trained on
+# Every recording that the bundled detector was trained on: the folds' and bona fide ones out of software packages.
+BUNDLED, PROMPTS = (Path(__file__).with_name(f"{name}.csv") for name in ("bundled_recordings", "spoken_prompts"))
 LONGEST = 60.0  # s of a clip
 COLUMNS = ("clip", "class", "generator", "repository", "commit", "file", "licence", "language", "speaker", "offset")
 COLUMNS += ("seconds",)

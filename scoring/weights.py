@@ -32,10 +32,10 @@ OFFICIAL = {  # the authors' own
     "AASIST-L": KnownCheckpoint("814331d088032bb4c3fa61cc014789eadeed464209dd094ab3a2dd6ffbdce27a", _LA),
 }
 BUNDLED = "Whisper-broad"  # the bundled detector: docs/model_card.md
-_BROAD = "3.5 hours of speech in many languages: 41 sources of genuine speech, 98 generators"
+_BROAD = "3.8 hours of speech in many languages: 71 sources of genuine speech, 98 generators"
 _MIXED = "73 minutes, mostly English, of seven sources; vocoders, a neural codec, classical synthesizers and A01–A06"
 KNOWN = {
-    BUNDLED: KnownCheckpoint("e5eac2b21ac7879e29f7352f47fdb2dab47c10180b410096882f7206940b289d", _BROAD),
+    BUNDLED: KnownCheckpoint("dd2b28005bbf2c5e47cbafb2b41196588fa81d9cd27f5a8d31f38f4e1ce57476", _BROAD),
     "LCNN-mixed": KnownCheckpoint("faf0d50a221ead938e1b2c630bda367c9f40cfae3d76dc6bcbdffa06223977a4", _MIXED),
 } | OFFICIAL
 

@@ -46,6 +46,18 @@ def test_nothing_lies_on_both_sides(folds, fold):
     assert all(labels == {"bonafide", "spoof"} for labels in both)
 
 
+def test_prompts_are_no_part_of_a_fold(shared, tmp_path):
+    """They are listed apart, for training alone, and each person's recordings are a source of their own."""
+    write_folds(shared / "data", tmp_path, shared / "data" / "broad")
+    with (tmp_path / "prompts.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    sources = {(row["source"], row["speaker"]) for row in listed}
+    assert len(listed) == 2109 and {row["partition"] for row in listed} == {"train"}
+    assert {speaker for _, speaker in sources} == {""} and len(sources) > 100
+    held = [row for fold in range(FOLDS) for row in rows(tmp_path, fold) if row["partition"] == "eval"]
+    assert len(held) == 4084
+
+
 def test_generators_and_speakers_of_one_kind_have_one_name():
     def families(attack: str) -> set[str]:
         return set(Clip("x", "spoof", "", attack, "s").families)

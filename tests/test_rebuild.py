@@ -19,7 +19,7 @@ from corpora import clones
 from corpora.clones import find_commit, save_file
 from corpora.folders import CsvList
 from corpora.rebuild import cut, rebuild
-from corpora.recording_list import BUNDLED, COLUMNS, read_list, source_lines
+from corpora.recording_list import BUNDLED, COLUMNS, PROMPTS, read_list, source_lines
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -285,3 +285,26 @@ def test_the_list_is_what_the_detector_was_trained_on(shared):
         part = {"T": "train", "D": "dev", "E": "eval"}.get(one.name.split("_")[1])
         corpus = f"{'mixed' if one.name.startswith('MX') else 'LA_mini'}/ASVspoof2019_LA_{part}" if part else "broad"
         assert soundfile.info(data / corpus / "flac" / f"{one.name}.flac").frames == one.samples
+
+
+def test_the_list_of_prompts():
+    """Bona fide recordings out of packages: one cut of each file, long enough to be speech, with its licence."""
+    clips = read_list(PROMPTS)
+    assert len(clips) == len({one.source for one in clips}) == 500 and {one.key for one in clips} == {"bonafide"}
+    assert all(one.licence and one.language and one.speaker and not one.source.commit for one in clips)
+    assert all(1.8 <= one.seconds <= 3.125 and one.offset is not None for one in clips)
+    assert len({(one.source.repository, one.speaker) for one in clips}) == 30
+
+
+def test_prompts_are_made_of_unpacked_packages(tmp_path):
+    """The first and the last file of the list, put where the package has them; the others are named as missing."""
+    chosen = [read_list(PROMPTS)[0], read_list(PROMPTS)[-1]]
+    for number, one in enumerate(chosen):
+        path = tmp_path / "packages" / one.source.repository / one.source.file
+        path.parent.mkdir(parents=True)
+        noise = np.random.default_rng(number).normal(0, 0.1, int((one.offset + one.seconds + 1) * RATE))
+        soundfile.write(path, noise, RATE, format="OGG")
+    made, problems = rebuild(read_list(PROMPTS), tmp_path / "packages", tmp_path / "prompts", workers=0)
+    assert [one.name for one in made] == [one.name for one in chosen]
+    assert sum(map(len, problems.values())) == 498
+    assert [len(clip(tmp_path / "prompts", one.name)) for one in chosen] == [one.samples for one in chosen]

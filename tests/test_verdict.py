@@ -244,7 +244,7 @@ def test_where_nothing_can_be_said_there_is_no_number(card, changes, scores, tmp
 
 
 def test_width_of_unclear():
-    """The narrowest band outside which at most a tenth of the decisions is wrong; half of them stay decided."""
+    """The narrowest band outside which at most a tenth of the decisions is wrong; 60 % of them stay decided."""
     rng = np.random.default_rng(0)
     dev = {"bonafide": rng.normal(1, 1, 4000).tolist(), "spoof": rng.normal(-1, 1, 400).tolist()}
     card = replace(BARE, threshold=0.0, dev_scores=dev, recoding_spread=0.0)
@@ -255,13 +255,13 @@ def test_width_of_unclear():
         assert bool(errors <= 0.1 * sum(np.mean(np.abs(s) > inside) for s, _ in decided)) is wrong
     mixed_up = replace(card, dev_scores=dict.fromkeys(dev, dev["bonafide"][:400] + dev["spoof"]))
     outside = np.mean(np.abs(mixed_up.dev_scores["spoof"]) > unclear_width(mixed_up))
-    assert 0.45 < outside < 0.55
+    assert 0.55 < outside < 0.65
     apart = replace(card, dev_scores={"bonafide": [5.0, 6.0], "spoof": [-5.0, -4.0]})
     assert unclear_width(apart) == 0 and unclear_width(replace(apart, recoding_spread=0.7)) == 0.7
     assert unclear_width(replace(apart, recoding_spread=None)) == pytest.approx(1.0)  # a tenth of what is between
     assert unclear_width(replace(apart, unclear_width=2.5)) == 2.5
     widest = unclear_width(replace(card, recoding_spread=99.0))  # a detector that is always unclear helps nobody
-    assert width < widest and 0.45 < np.mean([np.mean(np.abs(scores) > widest) for scores in dev.values()]) < 0.55
+    assert width < widest and 0.55 < np.mean([np.mean(np.abs(scores) > widest) for scores in dev.values()]) < 0.65
     assert unclear_width(BARE) == USUAL_SPREAD and unclear_width(replace(BARE, recoding_spread=0.2)) == 0.2
 
 

@@ -26,7 +26,7 @@ from utils import computes_bf16
 STEPS = 200  # of L-BFGS at most; it stops where the loss does
 SOURCE_RIDGE = 1e-3  # times the squared norm of the sources' intercepts
 GATE_RIDGE = 0.01  # of the gate of a mixture of experts
-DOUBT = 3.0  # log odds that a recording is as it is, before it is heard
+DOUBT = 4.0  # log odds that a recording is as it is, before it is heard
 AS_IT_IS_WEIGHT = 0.1  # of recordings as they are, for the expert of another condition
 
 
