@@ -53,11 +53,10 @@ LOSSY = {
     "bitrates": [4.75, 64],
 }
 ROOM, NOISE = {"name": "room", "probability": 0.35}, {"name": "noise", "snr": [5, 30]}
-CODED = ("coded", {"augmentation": (LOSSY,), "crop_samples": None})
 NOISY = ("noisy", {"augmentation": (ROOM, NOISE), "crop_samples": None})
 PASSES = [  # over the clips: the expert that is fitted to the crops, and what these went through
     ("as it is", {}),
-    CODED,
+    ("coded", {"augmentation": (LOSSY,), "crop_samples": None}),
     NOISY,
     ("short", {"augmentation": (), "crop_samples": 24_000}),  # 1.5 s, repeated
     ("opus", {"augmentation": (OPUS,), "crop_samples": None}),
