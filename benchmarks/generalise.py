@@ -151,7 +151,7 @@ def write_folds(data: Path, folder: Path, prompts: Path | None = None) -> None:
     eval: the clips of the fold's sources. train and dev: those of other sources, without any of a speaker or a family
     of generators that eval has.
     """
-    clips = all_clips(data)
+    clips, extra = all_clips(data), [spoken(clip) for clip in broad(prompts)] if prompts else []
     with ASSIGNED.open(newline="") as file:
         fold_of = {row["source"]: int(row["fold"]) for row in csv.DictReader(file)}
     if unknown := sorted({clip.source for clip in clips} - fold_of.keys()):
@@ -170,8 +170,8 @@ def write_folds(data: Path, folder: Path, prompts: Path | None = None) -> None:
         print(f"{fold:<6}{counts[0]:>10}{counts[1]:>7}{counts[2]:>9}{len({clip.attack for clip in spoof}):>12}", end="")
         print(f"{len(kept):>7}{len(others) - len(kept):>10}")
     write_list(folder / "all.csv", [(clip, "train") for clip in clips])
-    if prompts:
-        write_list(folder / "prompts.csv", [(spoken(clip), "train") for clip in broad(prompts)])
+    if extra:
+        write_list(folder / "prompts.csv", [(clip, "train") for clip in extra])
 
 
 def spoken(clip: Clip) -> Clip:
