@@ -151,7 +151,7 @@ def write_folds(data: Path, folder: Path, prompts: Path | None = None) -> None:
     eval: the clips of the fold's sources. train and dev: those of other sources, without any of a speaker or a family
     of generators that eval has.
     """
-    clips, extra = all_clips(data), [spoken(clip) for clip in broad(prompts)] if prompts else []
+    clips, extra = all_clips(data), [as_prompt(clip) for clip in broad(prompts)] if prompts else []
     with ASSIGNED.open(newline="") as file:
         fold_of = {row["source"]: int(row["fold"]) for row in csv.DictReader(file)}
     if unknown := sorted({clip.source for clip in clips} - fold_of.keys()):
@@ -174,8 +174,8 @@ def write_folds(data: Path, folder: Path, prompts: Path | None = None) -> None:
         write_list(folder / "prompts.csv", [(clip, "train") for clip in extra])
 
 
-def spoken(clip: Clip) -> Clip:
-    """A prompt; the recordings of a package that one person or language has are a source of their own."""
+def as_prompt(clip: Clip) -> Clip:
+    """What one person, or one language, speaks in a package is a source of its own."""
     return replace(clip, source=clip.speaker, speaker="")
 
 
