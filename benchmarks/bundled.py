@@ -3,7 +3,7 @@
     python benchmarks/generalise.py folds --prompts data/prompts                # docs/rebuild.md
     python benchmarks/bundled.py features --init whisper-base.pt                # ten minutes for each of seven passes
     python benchmarks/bundled.py conditions --init whisper-base.pt              # held-out clips with noise, codecs, …
-    python benchmarks/bundled.py fit --init whisper-base.pt                     # every fold, two dev sets, the checkpoint
+    python benchmarks/bundled.py fit --init whisper-base.pt                     # every fold, two sets, the checkpoint
     python benchmarks/bundled.py curve --init whisper-base.pt                   # what less speech costs
 
 The encoder is as published, so each clip's features are computed once for all folds: in pass 0 of the chunk that is
