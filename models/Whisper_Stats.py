@@ -5,7 +5,8 @@ microphones and languages. Its lower layers, kept as published, tell how somethi
 said. They hear 80 mel energies; statistics of spectra of 257 and 513 bins, of their neighbourhoods and of the phase
 (`models/spectrum.py`) add what mel filters hide. On generators and sources that were left out of training, a linear
 layer on these errs less than the same encoder fine-tuned (docs/generalise.md). Recordings that went through a codec,
-have noise or are short have linear layers of their own.
+have noise or are short have linear layers of their own. One feature more can be the log odds of a network, such as
+`models/SE_ResNet.py`, that hears the beginning of the chunk.
 
 Parameters of the encoder have the names of transformers' WhisperEncoder, whose layers these equal;
 `models/whisper_weights.py` reads published weights.
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 
 from common.schema import parse, require
 
-from .layers import SAMPLE_RATE, LogFilterBank, fp32, output_layer, random_band
+from . import build_model
+from .layers import SAMPLE_RATE, LogFilterBank, at_level, fp32, output_layer, random_band
 from .spectrum import (
     HarmonicStatistics,
     PhaseStatistics,
@@ -35,7 +37,6 @@ from .spectrum import (
 )
 
 MAX_FRAMES = 1500  # positions of Whisper's encoder: 30 s
-LEVEL, SILENCE = 0.05, 1e-5  # root mean square that every chunk is brought to; what lies below is not raised further
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class ModelConfig:
     freeze: bool = True  # train the output layer only
     output: Literal["linear", "cosine"] = "linear"  # see `layers.output_layer`
     experts: int = 1  # output layers, each for recordings of one condition; see `MixtureOfExperts`
+    network: dict | None = None  # model_config of the network; its nb_samp are what it hears
 
     def __post_init__(self):
         for name in ("heads", "mels"):
@@ -67,6 +69,8 @@ class ModelConfig:
         require(1 <= self.experts <= 64, "model_config.experts", "1 … 64", self.experts)
         one_kind = self.experts == 1 or self.output == "linear"
         require(one_kind, "model_config.output", "linear, when there are several experts", self.output)
+        own = sorted({"output", "encoder", "members", "network"} & (self.network or {}).keys())
+        require(not own, "model_config.network", "no output, encoder, members or network", ", ".join(own))
         require(0 < self.limit <= 100, "model_config.limit", "above 0, at most 100", self.limit)
         longest = 2 * MAX_FRAMES * LogMel.HOP
         require(1600 <= self.nb_samp <= longest, "model_config.nb_samp", f"1600 … {longest}", self.nb_samp)
@@ -83,6 +87,10 @@ class Model(nn.Module):
         self.encoder = WhisperEncoder(lowest, c.hidden, c.heads, c.mels).requires_grad_(not c.freeze)
         self.statistics = nn.ModuleList([SpectrumStatistics(), HarmonicStatistics(), PhaseStatistics()])
         features = 2 * c.hidden * len(c.layers + c.change_layers) + sum(each.size for each in self.statistics)
+        self.network, self.freeze = None, c.freeze
+        if c.network:
+            self.network, features = build_model({"nb_samp": c.nb_samp} | c.network), features + 1
+            self.network.requires_grad_(not c.freeze)
         # Scale and shift stay 1 and 0, as the output layer has its own; without them no exporter knows the size.
         self.standardise = nn.BatchNorm1d(features).requires_grad_(False)
         self.out_layer = output_layer(c.output, features) if c.experts == 1 else MixtureOfExperts(features, c.experts)
@@ -97,18 +105,28 @@ class Model(nn.Module):
             hidden = self.scale(features)
             return hidden, self.out_layer(hidden)
 
+    def train(self, mode: bool = True) -> "Model":
+        """A network that is not trained keeps its statistics, too."""
+        super().train(mode)
+        if self.network and self.freeze:
+            self.network.eval()
+        return self
+
     def describe(self, x: Tensor, freq_aug: bool = False) -> Tensor:
         """Waveforms (B, T) → the statistics (B, features), as they are."""
         with fp32(x):
-            # Levels differ between the classes of most corpora, and say nothing about a recording.
-            x = x.float() * (LEVEL / x.float().square().mean(dim=1, keepdim=True).sqrt().clamp(min=SILENCE))
+            x = at_level(x.float())
         layers = self.encoder(x, freq_aug and self.training)
+        log_odds = []
+        if self.network:
+            spoof, bonafide = self.network(x[:, : self.network.nb_samp], freq_aug)[1].split(1, dim=1)
+            log_odds = [bonafide - spoof]
         with fp32(x):
             pooled = [mean_and_deviation(layers[number - 1].float(), dim=1) for number in self.pooled]
             for number in self.changing:
                 y = layers[number - 1].float()  # (B, N, H)
                 pooled.append(mean_and_deviation((y[:, 1:] - y[:, :-1]).abs(), dim=1))
-            return torch.cat([*pooled, *(each(x) for each in self.statistics)], dim=1)
+            return torch.cat([*pooled, *(each(x) for each in self.statistics), *log_odds], dim=1)
 
     def scale(self, features: Tensor) -> Tensor:
         """(B, features) in standard deviations from the mean; a single odd statistic can't decide a score."""

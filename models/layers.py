@@ -18,6 +18,7 @@ from common.schema import require
 from .batch_norm import BatchNorm2d
 
 SAMPLE_RATE = 16_000
+LEVEL, SILENCE = 0.05, 1e-5  # root mean square that every chunk is brought to; what lies below is not raised further
 
 
 class SincBank(nn.Module):
@@ -49,6 +50,11 @@ class SincBank(nn.Module):
         band_pass = self.band_pass.clone()
         band_pass[random_band(len(band_pass), self.MAX_MASKED)] = 0
         return band_pass
+
+
+def at_level(x: Tensor) -> Tensor:
+    """(B, T) at one level: levels differ between the classes of most corpora, and say nothing about a recording."""
+    return x * (LEVEL / x.square().mean(dim=1, keepdim=True).sqrt().clamp(min=SILENCE))
 
 
 class LogFilterBank(nn.Module):

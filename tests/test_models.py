@@ -31,6 +31,7 @@ SIZES = {
     "RawGATST_baseline": 437_034,
     "LFCC_LCNN": 270_338,
     "LCNN-mixed": 263_396,
+    "SE_ResNet": 2_079_290,
 }
 TINY = {
     "AASIST": TINY_MODEL,
@@ -59,6 +60,7 @@ TINY = {
         "mels": 20,
         "freeze": False,
     },
+    "SE_ResNet": {"architecture": "SE_ResNet", "nb_samp": 8000, "channels": [8, 16], "blocks": 1, "hidden": 8},
     "Ensemble": {
         "architecture": "Ensemble",
         "nb_samp": 8000,
@@ -315,7 +317,9 @@ def test_cosines_of_every_architecture(architecture):
         tiny(architecture, output="angular")
 
 
-@pytest.mark.parametrize("architecture", ["AASIST", "RawNet2Spoof", "LFCC_LCNN", "Whisper_Stats", "Ensemble"])
+@pytest.mark.parametrize(
+    "architecture", ["AASIST", "RawNet2Spoof", "LFCC_LCNN", "Whisper_Stats", "SE_ResNet", "Ensemble"]
+)
 def test_inputs_of_other_lengths(architecture):
     model = tiny(architecture).eval()
     with torch.inference_mode():
@@ -332,7 +336,9 @@ def test_rawgat_st_is_made_for_its_chunks(nb_samp, nodes):
         assert model(speechlike(1, nb_samp))[0].shape == (1, 7)
 
 
-@pytest.mark.parametrize("architecture", ["RawNet2Spoof", "RawNetGatSpoofST", "LFCC_LCNN", "Whisper_Stats", "Ensemble"])
+@pytest.mark.parametrize(
+    "architecture", ["RawNet2Spoof", "RawNetGatSpoofST", "LFCC_LCNN", "Whisper_Stats", "SE_ResNet", "Ensemble"]
+)
 def test_every_architecture_exports(architecture, tmp_path):
     config = TINY[architecture]
     assert export_onnx(tiny(architecture).eval(), ModelCard("tiny", "0" * 64, config), tmp_path / "tiny.onnx") < 1e-4
@@ -533,6 +539,12 @@ def test_wrong_model_configs_are_named(change, words):
         ("LFCC_LCNN", {"highest": 8001}, "model_config.highest.*8000 Hz"),
         ("LFCC_LCNN", {"highest": 0}, "model_config.highest.*8000 Hz"),
         ("LFCC_LCNN", {"highest": 1000}, "model_config.nb_filters.*6 … 16"),
+        ("SE_ResNet", {"channels": []}, "model_config.channels.*up to six"),
+        ("SE_ResNet", {"channels": [4]}, "model_config.channels.*8 … 1024"),
+        ("SE_ResNet", {"blocks": 0}, "model_config.blocks.*1 … 16"),
+        ("SE_ResNet", {"hidden": 0}, "model_config.hidden"),
+        ("SE_ResNet", {"dropout": 1.0}, "model_config.dropout"),
+        ("SE_ResNet", {"nb_samp": 1599}, "model_config.nb_samp.*1600 or more"),
         ("Ensemble", {"members": []}, "model_config.members.*2 … 100"),
         ("Ensemble", {"members": TINY["Ensemble"]["members"][:1]}, "model_config.members.*2 … 100"),
         (

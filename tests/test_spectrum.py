@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.SE_ResNet import PhasedSpectrum
 from models.spectrum import (
     FLOOR,
     HarmonicStatistics,
@@ -96,3 +97,20 @@ def test_mean_and_deviation():
     mean, deviation = mean_and_deviation(x, dim=1).chunk(2, dim=1)
     torch.testing.assert_close(mean, x.mean(dim=1))
     torch.testing.assert_close(deviation, x.std(dim=1, correction=0), rtol=1e-4, atol=1e-4)
+
+
+def test_the_networks_picture_of_a_spectrum(waves):
+    """SE_ResNet's input: log energies less their mean, and the rotations between frames and between bins."""
+    kind = PhasedSpectrum
+    with torch.inference_mode():
+        found = kind()(torch.from_numpy(waves)).numpy()
+    x = spectra(waves, kind.WINDOW, kind.HOP)  # (B, F, N)
+    log = np.log(np.abs(x) ** 2 + FLOOR)
+    unit = x / (np.abs(x) + kind.NO_SOUND)
+    advance = np.exp(2j * np.pi * np.arange(kind.BINS)[:, None] * kind.HOP / kind.WINDOW)
+    along, across = np.zeros_like(x), np.zeros_like(x)
+    along[:, :, 1:] = unit[:, :, 1:] / (unit[:, :, :-1] * advance) * np.abs(unit[:, :, :-1]) ** 2
+    across[:, 1:] = -unit[:, 1:] * unit[:, :-1].conj()
+    expected = [(log - log.mean(axis=(1, 2), keepdims=True)) / kind.SCALE]
+    expected += [along.real, along.imag, across.real, across.imag]
+    np.testing.assert_allclose(found, np.stack(expected, axis=1), atol=2e-3)

@@ -176,6 +176,48 @@ def test_the_gate_weighs_the_experts():
         build_model(config | {"output": "cosine"})
 
 
+NETWORK = {"architecture": "SE_ResNet", "nb_samp": 4000, "channels": [8, 16], "blocks": 1, "hidden": 8}
+
+
+def test_a_networks_log_odds_are_the_last_feature():
+    """Of what it hears: the beginning of the chunk. Nothing else of the model depends on it."""
+    config = {"architecture": "Whisper_Stats", "nb_samp": 8000, "hidden": 32, "heads": 4, "experts": 2}
+    model, x = build_model(config | {"network": NETWORK}).eval(), torch.randn(3, 8000)
+    without = build_model(config).eval()
+    without.encoder.load_state_dict(model.encoder.state_dict())
+    with torch.inference_mode():
+        features, logits = model.describe(x), model.network(x[:, :4000])[1]
+        torch.testing.assert_close(features[:, -1], logits[:, 1] - logits[:, 0], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(features[:, :-1], without.describe(x))
+        before = model(x)[1]
+        model.out_layer.experts.weight[1::2, -1] += 2  # of both experts' bona fide logit
+        torch.testing.assert_close(model(x)[1][:, 1], before[:, 1] + 2 * model.scale(features)[:, -1])
+
+
+def test_a_frozen_network_stays_as_it_is():
+    config = {"architecture": "Whisper_Stats", "nb_samp": 8000, "hidden": 32, "heads": 4, "network": NETWORK}
+    for freeze in (True, False):
+        model = build_model(config | {"freeze": freeze}).train()
+        before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+        model(torch.randn(2, 8000))[1].sum().backward()
+        same = all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
+        trained = any(p.grad is not None for p in model.network.parameters())
+        assert same == freeze and trained != freeze
+
+
+@pytest.mark.parametrize(
+    "network, words",
+    [
+        ({"architecture": "Whisper_Stats", "network": NETWORK}, "model_config.network.*no output, encoder, members"),
+        ({"architecture": "LSTM"}, "unknown model_config.architecture"),
+        ("SE_ResNet", "model_config.network"),
+    ],
+)
+def test_wrong_networks_are_named(network, words):
+    with pytest.raises(UserError, match=words):
+        build_model({"architecture": "Whisper_Stats", "network": network})
+
+
 @pytest.mark.parametrize("layers", [[], [3, 1], [0]])
 def test_layers_that_cannot_be_pooled(layers):
     with pytest.raises(UserError, match=r"model_config\.layers"):

@@ -1,0 +1,152 @@
+"""Train the bundled detector's network on the spectrum, without each fold of benchmarks/generalise.py and on all.
+
+    python benchmarks/generalise.py folds --prompts data/prompts                # docs/rebuild.md
+    python benchmarks/bundled_network.py                                        # fold by fold, then all clips
+    python benchmarks/bundled_network.py --parts 3 --device cuda                # one of the six
+
+Writes network_<part>.pth, which `benchmarks/bundled.py fit` joins to the linear layers; what is there is left out.
+Batches are cut, augmented and vocoded on the device (training/batch_augmentation.py): on one H100 six of these
+processes at once took seven minutes, on two CPU cores one takes five hours. The other keys of the recipe are those of
+config/SE_ResNet.conf.
+"""
+
+import argparse
+import copy
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from generalise import FOLDS
+
+from audio import SAMPLE_RATE, reading
+from common.command import run
+from config import Config, load_config, to_dict
+from corpora.folders import CsvList
+from corpora.packed import FULL_SCALE, to_int16
+from metrics.scores import BONAFIDE, SPOOF
+from models import build_model
+from training.batch_augmentation import augment, griffin_lim
+from utils import computes_bf16, pick_device, save_checkpoint
+
+STEPS, WARM_UP = 1280, 100
+LONGEST = 5 * SAMPLE_RATE  # samples that are kept of a clip
+LENGTHS = (0.5, 0.75, 1, 1, 1.33)  # of a batch's crops, times `crop_samples`
+COPIES = 0.3  # share of the spoofed half: copies of bona fide clips of the same batch
+PROMPT_WEIGHT = 0.3  # of a prompt beside a clip; their copies have it too
+WEIGHT_DECAY = 0.05  # decoupled from the gradient (arXiv 1711.05101)
+
+
+@dataclass
+class Clips:
+    """The clips of a training set on a device."""
+
+    samples: Tensor  # (N, LONGEST) int16
+    length: Tensor  # (N,)
+    chance: Tensor  # (2, N): of a clip to be drawn for the spoofed and for the bona fide half of a batch
+
+    @classmethod
+    def read(cls, output: Path, part: str, device: torch.device) -> "Clips":
+        """Those that a fold is trained on, or all; and the prompts, if there are any."""
+        lists = [output / ("all.csv" if part == "all" else f"fold_{part}.csv"), output / "prompts.csv"]
+        partitions = [CsvList(path).partition("train") for path in lists if path.exists()]
+        trials = [trial for partition in partitions for trial in partition.trials]
+        files = [partition.path(trial) for partition in partitions for trial in partition.trials]
+        samples, length = np.zeros((len(files), LONGEST), np.int16), np.zeros(len(files), int)
+        for row, file in enumerate(tqdm(files, f"reading, {part}", disable=None)):
+            x = reading.read(file)[:LONGEST]
+            samples[row, : len(x)], length[row] = to_int16(x * FULL_SCALE), len(x)
+        # Sources of bona fide speech and generators weigh as the root of their clips.
+        groups = [f"{trial.source} {trial.attack}" for trial in trials]
+        _, index, count = np.unique(groups, return_inverse=True, return_counts=True)
+        weight = count[index] ** -0.5
+        weight[len(partitions[0].trials) :] *= PROMPT_WEIGHT
+        label = np.array([trial.label for trial in trials])
+        chance = np.stack([np.where(label == kind, weight, 0) for kind in (SPOOF, BONAFIDE)])
+        return cls(*(torch.from_numpy(each).to(device) for each in (samples, length, chance.astype(np.float32))))
+
+    def draw(self, kind: int, count: int) -> Tensor:
+        """(count,) rows of a class."""
+        return torch.multinomial(self.chance[kind], count, replacement=True)
+
+    def crops(self, rows: Tensor, samples: int) -> Tensor:
+        """(B, samples) from random places, float32; a shorter clip is repeated."""
+        length = self.length[rows]
+        first = (torch.rand(len(rows), device=rows.device) * (length - samples + 1).clamp(min=1)).long()
+        where = (first[:, None] + torch.arange(samples, device=rows.device)) % length[:, None]
+        return self.samples[rows[:, None], where].float() / FULL_SCALE
+
+
+def batch(clips: Clips, config: Config) -> Tensor:
+    """(B, T) augmented crops: bona fide clips, then as many spoofed ones, some of them copies of the former."""
+    half = config.batch_size // 2
+    samples = int(config.crop_samples * LENGTHS[int(torch.randint(len(LENGTHS), ()))])
+    bonafide = clips.crops(clips.draw(BONAFIDE, half), samples)
+    copies = griffin_lim(bonafide[: int(COPIES * half)])
+    return augment(torch.cat([bonafide, copies, clips.crops(clips.draw(SPOOF, half - len(copies)), samples)]))
+
+
+def train(args, part: str) -> None:
+    """Train one network, by AdamW with a cosine schedule, and write the mean of its weights over steps."""
+    config, device = load_config(args.config), pick_device(args.device)
+    torch.manual_seed(config.seed)
+    clips, c = Clips.read(args.output, part, device), config.optim_config
+    model = build_model(config.model_config).to(device, memory_format=torch.channels_last)
+    mean = copy.deepcopy(model).eval()
+    optimizer = torch.optim.AdamW(model.parameters(), c.base_lr, c.betas, weight_decay=WEIGHT_DECAY)
+    half = config.batch_size // 2
+    label = torch.tensor([1] * half + [0] * half, device=device)
+    low = config.precision == "bf16" and (device.type == "cuda" or computes_bf16())
+    for step in (bar := tqdm(range(args.steps), part, disable=None)):
+        cosine = c.lr_min + (c.base_lr - c.lr_min) / 2 * (1 + math.cos(math.pi * step / args.steps))
+        optimizer.param_groups[0]["lr"] = cosine * min(1, (step + 1) / WARM_UP)
+        x, masked = batch(clips, config), config.freq_aug and bool(torch.rand(()) < 0.5)
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            logits = model.train()(x, freq_aug=masked)[1].float()
+        loss = cross_entropy(logits, label, label_smoothing=config.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), c.max_grad_norm)
+        optimizer.step()
+        keep_mean(mean, model, min(config.ema_decay, (step + 1) / (step + 11)))
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    state = {name: x.half() if x.is_floating_point() else x for name, x in mean.state_dict().items()}
+    save_checkpoint(
+        args.output / f"network_{part}.pth", {"config": to_dict(config), "model": state, "steps": args.steps}
+    )
+
+
+@torch.no_grad()
+def keep_mean(mean: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
+    """Moving average of the weights (arXiv 1703.01780); batch norms' statistics are those of the last step."""
+    torch._foreach_lerp_(list(mean.parameters()), list(model.parameters()), 1 - decay)
+    for kept, found in zip(mean.buffers(), model.buffers(), strict=True):
+        kept.copy_(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("exp_result/generalise"), help="default: %(default)s")
+    parser.add_argument("--config", default=str(ROOT / "config" / "SE_ResNet.conf"), help="default: %(default)s")
+    parts = [*map(str, range(FOLDS)), "all"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="folds, or all clips (default: each)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
+    args = parser.parse_args()
+    for part in args.parts:
+        if not (args.output / f"network_{part}.pth").exists():
+            train(args, part)
+
+
+if __name__ == "__main__":
+    run(main)
