@@ -1,14 +1,15 @@
 """Make the bundled detector, and score every fold of benchmarks/generalise.py by an output layer fitted without it.
 
     python benchmarks/generalise.py folds --prompts data/prompts                # docs/rebuild.md
+    python benchmarks/bundled_network.py                                        # the member that hears the spectrum
     python benchmarks/bundled.py features --init whisper-base.pt                # ten minutes for each of seven passes
     python benchmarks/bundled.py conditions --init whisper-base.pt              # held-out clips with noise, codecs, …
     python benchmarks/bundled.py fit --init whisper-base.pt                     # every fold, two sets, the checkpoint
     python benchmarks/bundled.py curve --init whisper-base.pt                   # what less speech costs
 
-The encoder is as published, so each clip's features are computed once for all folds: in pass 0 of the chunk that is
-scored, in each other pass of crops that went through what one of the model's experts is for. docs/model_card.md has the
-numbers.
+Whisper's encoder is as published, so each clip's features are computed once for all folds: in pass 0 of the chunk that
+is scored, in each other pass of crops that went through what one of the model's experts is for. The log odds of the
+network on the spectrum are added to the fitted experts with the weights of NETWORK. docs/model_card.md has the numbers.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -35,16 +37,17 @@ from common.files import replacing, write_text
 from config import load_config, to_dict
 from corpora.folders import CsvList
 from corpora.trials import Partition, Trial
-from data_utils import open_waveforms
+from data_utils import open_waveforms, score_loader
 from metrics.calibration import fit_calibration
 from metrics.error_rates import compute_eer
 from metrics.scores import BONAFIDE
+from models import build_model
 from models.Whisper_Stats import MixtureOfExperts
 from scoring.detector import Detector
 from scoring.engines import TorchEngine
 from training.linear import Samples, fit_output_layer, pass_features
 from training.model import load_initial
-from utils import save_checkpoint
+from utils import computes_bf16, load_checkpoint, save_checkpoint
 
 OPUS = {"name": "codec", "formats": ["opus"], "bitrates": [6, 64]}  # kbit/s
 LOSSY = {
@@ -67,6 +70,14 @@ EXPERTS = list(dict.fromkeys(expert for expert, _ in PASSES))  # of the model, i
 SHARES = (0.125, 0.25, 0.5)  # of the training speech, in `curve`
 COPY_WEIGHT = 0.3  # more made text-to-speech worse; with today's features copies hardly matter (docs/generalise.md)
 PROMPT_WEIGHT = 0.05  # with more, spoofs of other recordings pass: no generator was recorded as the prompts were
+NETWORK = {  # what each expert adds: the network's log odds times the first, and the second (docs/generalise.md)
+    "as it is": (0.5, 0.0),
+    "coded": (0.25, 0.4),
+    "noisy": (0.5, 0.0),
+    "short": (0.5, 0.0),
+    "opus": (0.25, 1.0),
+}
+NETWORK_SCALE = 4.0  # log odds that are one unit of the feature; beyond twice as many it is cut
 CAUTIONS = {"narrowband": "telephone, 300–3400 Hz", "short": "the first 1 s"}  # conditions of a recording
 RECODED = ("mp3, 64 kbit/s", "opus, 16 kbit/s")
 IN_DOMAIN = ("mixed/ASVspoof2019_LA_dev", "LA_mini/ASVspoof2019_LA_eval")
@@ -78,7 +89,8 @@ class Features:
 
     def __init__(self, args, passes: Iterable[int], prompts: bool = True):
         self.config = load_config(args.config)
-        self.model = load_initial(self.config, args.init)
+        alone = {key: value for key, value in self.config.model_config.items() if key != "network"}
+        self.model = load_initial(replace(self.config, model_config=alone), args.init)
         self.partition = CsvList(args.output / "all.csv").partition("train").with_vocoded(self.config.vocode)
         parts = {"features": self.partition}
         if prompts:
@@ -154,31 +166,58 @@ def fit_fold(
     return held
 
 
+def with_network(features: Features, args, part: str | int) -> torch.nn.Module:
+    """The model as it is fitted now, with the log odds of the network that was trained on this part as last feature."""
+    network, fitted = load_checkpoint(args.output / f"network_{part}.pth")["model"], features.model.state_dict()
+    weights = fitted | {f"network.{name}": tensor for name, tensor in network.items()}
+    added = {"running_mean": 0.0, "running_var": NETWORK_SCALE**2, "weight": 1.0, "bias": 0.0}
+    for name, value in added.items():
+        weights[f"standardise.{name}"] = torch.cat([fitted[f"standardise.{name}"], torch.tensor([value])])
+    weight, bias = torch.tensor([NETWORK[expert] for expert in EXPERTS]).T
+    columns = {"gate": torch.zeros(len(EXPERTS)), "experts": torch.stack([0 * weight, NETWORK_SCALE * weight], 1)}
+    for name, column in columns.items():
+        name = f"out_layer.{name}.weight"
+        weights[name] = torch.cat([fitted[name], column.reshape(-1, 1)], dim=1)
+    weights["out_layer.experts.bias"] = fitted["out_layer.experts.bias"] + torch.stack([0 * bias, bias], 1).flatten()
+    model = build_model(features.config.model_config)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def score_clips(features: Features, args, fold: int, part: Partition) -> np.ndarray:
+    """(N,) scores of the part's clips, by the model as it is fitted now and the network of the fold."""
+    model = with_network(features, args, fold)
+    config = replace(features.config, precision="bf16" if computes_bf16() else "fp32")
+    engine = TorchEngine(model, torch.device("cpu"), config.precision)
+    loader = score_loader(open_waveforms(part, config, torch.device("cpu")), model.nb_samp, config)
+    return Detector(engine).score(x for x, _ in tqdm(loader, f"fold {fold}", disable=None))
+
+
 def fit(args) -> None:
-    """Score each fold by an output layer that is fitted without it; then fit all clips and write the checkpoint."""
+    """Score each fold by a model that is made without it; then fit all clips and write the checkpoint."""
     measured = json.loads((args.output / "conditions.json").read_text())
     features, folds = Features(args, range(len(PASSES))), []
     for fold in range(FOLDS):
         held = fit_fold(features, args, fold)
         own = CsvList(args.output / f"fold_{fold}.csv").partition("dev")
-        flattering = HeldOut.of(own, features.scores(features.rows(own)))
-        file = write_fold_scores(args.output, args.name, fold, held, features.scores(features.rows(held)))
+        flattering = HeldOut.of(own, score_clips(features, args, fold, own))
+        file = write_fold_scores(args.output, args.name, fold, held, score_clips(features, args, fold, held))
         folds.append(HeldOut.read(file, held))
         of_dev = f"{100 * flattering.eer():.1f} % on a dev set of the training sources"
         print(f"fold {fold}: EER {100 * folds[-1].eer():.1f} %, {of_dev}", flush=True)
     print_in_domain(features, args)
     features.fit(np.arange(len(features.trials)), args.ridge)
-    write_checkpoint(args.output / f"{args.name}.pth", features, folds, measured)
+    write_checkpoint(args.output / f"{args.name}.pth", features, with_network(features, args, "all"), folds, measured)
 
 
 def print_in_domain(features: Features, args) -> None:
-    """Print the EER of a dev and an eval set by output layers fitted to all else, their sources and generators too."""
+    """Print the EER of a dev and an eval set by linear layers fitted to all else, their sources and generators too."""
     clips = CsvList(args.output / "all.csv").partition("train")
     for name in IN_DOMAIN:
         own = clips.take(np.array([name in trial.utt_id for trial in clips.trials]))
         features.fit(np.array([row for utt_id, row in features.row_of.items() if name not in utt_id]), args.ridge)
         eer = HeldOut.of(own, features.scores(features.rows(own))).eer()
-        print(f"{name}: EER {100 * eer:.1f} %, with its sources and generators in training", flush=True)
+        print(f"{name}: EER {100 * eer:.1f} %, linear layers with its sources and generators in training", flush=True)
 
 
 def conditions(args) -> None:
@@ -191,7 +230,10 @@ def conditions(args) -> None:
     labels, scores = [], {name: [] for name in CONDITIONS}
     for fold in range(FOLDS):
         held = fit_fold(features, args, fold)
-        detector, label = Detector(TorchEngine(features.model.eval(), torch.device("cpu"))), held.is_bonafide()
+        detector, label = (
+            Detector(TorchEngine(with_network(features, args, fold), torch.device("cpu"))),
+            held.is_bonafide(),
+        )
         rows = np.concatenate([rng.choice(np.flatnonzero(label == kind), args.clips, False) for kind in (False, True)])
         labels += label[rows].tolist()
         waveforms = [reading.read(held.path(held.trials[row])) for row in rows]
@@ -245,17 +287,19 @@ def some(trials: Sequence[Trial], part: Callable[[Trial], str], share: float, se
     return [trial for trial in trials if part(trial) in kept]
 
 
-def write_checkpoint(path: Path, features: Features, folds: list[HeldOut], measured: dict) -> None:
+def write_checkpoint(
+    path: Path, features: Features, model: torch.nn.Module, folds: list[HeldOut], measured: dict
+) -> None:
     """The model with matrices in half precision, and what follows from the scores of the folds and the conditions."""
     score, label, weight = (
         np.concatenate(parts) for parts in zip(*((o.score, o.is_bonafide, o.weights()) for o in folds), strict=True)
     )
     eer = compute_eer(score[label], score[~label]).eer
     calibration = fit_calibration(score, label, EVEN, weight)
-    state = features.model.state_dict()
+    half = ("encoder.", "network.")
     fields = {
         "config": to_dict(features.config),
-        "model": {name: x.half() if x.dim() > 1 and name.startswith("encoder.") else x for name, x in state.items()},
+        "model": {n: x.half() if x.dim() > 1 and n.startswith(half) else x for n, x in model.state_dict().items()},
         "dev_eer": eer,
         "dev_min_tdcf": None,
         "threshold": -calibration.b / calibration.a,  # so that verdict and probability agree
