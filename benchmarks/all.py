@@ -38,6 +38,7 @@ ON_A_GPU = {
 NOT_SPEED = [
     "ablation",
     "bundled",
+    "bundled_network",
     "card",
     "cues",
     "family",

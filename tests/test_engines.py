@@ -181,6 +181,20 @@ def test_a_note_says_that_bf16_is_emulated(tiny, capsys):
     assert ("emulates bf16" in capsys.readouterr().err) is ("bf16" not in Path("/proc/cpuinfo").read_text())
 
 
+@pytest.mark.skipif("bf16" not in Path("/proc/cpuinfo").read_text(), reason="a CPU without bf16")
+def test_openvinos_bf16_is_refused_where_it_changes_scores(tmp_path):
+    """It rounds Fourier transforms, too: what lies far below the rest of a spectrum is lost then."""
+    torch.manual_seed(0)
+    config = {"architecture": "SE_ResNet", "nb_samp": 8000, "channels": [8], "blocks": 1, "hidden": 8}
+    model = build_model(config).eval()
+    with torch.no_grad():
+        model.out_layer.weight *= 100
+    export_onnx(model, ModelCard("phase", "0" * 64, config), tmp_path / "phase.onnx")
+    assert load_engine(tmp_path / "phase.onnx", "openvino")[0].precision == "fp32"
+    with pytest.raises(UserError, match=r"bf16 is too coarse .*up to 0.3; use --precision fp32, or --engine torch"):
+        load_engine(tmp_path / "phase.onnx", "openvino", "bf16")
+
+
 def test_bf16_needs_a_cpu_that_computes_it(tiny_onnx):
     import openvino
 
