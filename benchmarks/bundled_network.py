@@ -24,8 +24,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]  # in this order: benchmarks have the names of packages
 
 from generalise import FOLDS
 
