@@ -6,8 +6,8 @@
 
 Writes network_<part>.pth, which `benchmarks/bundled.py fit` joins to the linear layers; what is there is left out.
 Batches are cut, augmented and vocoded on the device (training/batch_augmentation.py): on one H100 six of these
-processes at once took seven minutes, on two CPU cores one takes five hours. The other keys of the recipe are those of
-config/SE_ResNet.conf.
+processes at once took seven minutes; on two CPU cores one would take about five hours. The other keys of the recipe are
+those of config/SE_ResNet.conf.
 """
 
 import argparse
