@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))  # last: benchmarks have the names of packages
 import bundled_network
 from bundled_network import LONGEST, PROMPT_WEIGHT, Clips, batch, train
 from generalise import broad, write_list

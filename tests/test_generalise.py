@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))  # last: benchmarks have the names of packages
 from generalise import FOLDS, Clip, HeldOut, all_clips, calibrated, measures, who, write_folds
 
 
