@@ -1,7 +1,7 @@
 """Make the bundled detector, and score every fold of benchmarks/generalise.py by an output layer fitted without it.
 
     python benchmarks/generalise.py folds --prompts data/prompts                # docs/rebuild.md
-    python benchmarks/bundled_network.py                                        # the member that hears the spectrum
+    python benchmarks/bundled_network.py                                        # of each fold, of all clips
     python benchmarks/bundled.py features --init whisper-base.pt                # ten minutes for each of seven passes
     python benchmarks/bundled.py conditions --init whisper-base.pt              # held-out clips with noise, codecs, …
     python benchmarks/bundled.py fit --init whisper-base.pt                     # every fold, two sets, the checkpoint
@@ -15,7 +15,7 @@ network on the spectrum are added to the fitted experts with the weights of NETW
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -166,9 +166,14 @@ def fit_fold(
     return held
 
 
-def with_network(features: Features, args, part: str | int) -> torch.nn.Module:
-    """The model as it is fitted now, with the log odds of the network that was trained on this part as last feature."""
-    network, fitted = load_checkpoint(args.output / f"network_{part}.pth")["model"], features.model.state_dict()
+def read_networks(folder: Path, parts: Iterable[str | int]) -> dict:
+    """The weights that benchmarks/bundled_network.py left for each part. Raises UserError where one is missing."""
+    return {part: load_checkpoint(folder / f"network_{part}.pth")["model"] for part in parts}
+
+
+def with_network(features: Features, network: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """The model as it is fitted now, with the log odds of a network with these weights as last feature."""
+    fitted = features.model.state_dict()
     weights = fitted | {f"network.{name}": tensor for name, tensor in network.items()}
     added = {"running_mean": 0.0, "running_var": NETWORK_SCALE**2, "weight": 1.0, "bias": 0.0}
     for name, value in added.items():
@@ -184,30 +189,32 @@ def with_network(features: Features, args, part: str | int) -> torch.nn.Module:
     return model.eval()
 
 
-def score_clips(features: Features, args, fold: int, part: Partition) -> np.ndarray:
-    """(N,) scores of the part's clips, by the model as it is fitted now and the network of the fold."""
-    model = with_network(features, args, fold)
-    config = replace(features.config, precision="bf16" if computes_bf16() else "fp32")
-    engine = TorchEngine(model, torch.device("cpu"), config.precision)
-    loader = score_loader(open_waveforms(part, config, torch.device("cpu")), model.nb_samp, config)
-    return Detector(engine).score(x for x, _ in tqdm(loader, f"fold {fold}", disable=None))
+def score_clips(features: Features, network: Mapping[str, torch.Tensor], part: Partition) -> np.ndarray:
+    """(N,) scores of the part's clips, by the model as it is fitted now and this network."""
+    model, device = with_network(features, network), torch.device("cpu")
+    loader = score_loader(open_waveforms(part, features.config, device), model.nb_samp, features.config)
+    detector = Detector(TorchEngine(model, device, "bf16" if computes_bf16() else "fp32"))
+    return detector.score(x for x, _ in tqdm(loader, part.name, disable=None))
 
 
 def fit(args) -> None:
     """Score each fold by a model that is made without it; then fit all clips and write the checkpoint."""
     measured = json.loads((args.output / "conditions.json").read_text())
+    networks = read_networks(args.output, (*range(FOLDS), "all"))
     features, folds = Features(args, range(len(PASSES))), []
     for fold in range(FOLDS):
         held = fit_fold(features, args, fold)
         own = CsvList(args.output / f"fold_{fold}.csv").partition("dev")
-        flattering = HeldOut.of(own, score_clips(features, args, fold, own))
-        file = write_fold_scores(args.output, args.name, fold, held, score_clips(features, args, fold, held))
+        flattering = HeldOut.of(own, score_clips(features, networks[fold], own))
+        file = write_fold_scores(args.output, args.name, fold, held, score_clips(features, networks[fold], held))
         folds.append(HeldOut.read(file, held))
         of_dev = f"{100 * flattering.eer():.1f} % on a dev set of the training sources"
         print(f"fold {fold}: EER {100 * folds[-1].eer():.1f} %, {of_dev}", flush=True)
     print_in_domain(features, args)
     features.fit(np.arange(len(features.trials)), args.ridge)
-    write_checkpoint(args.output / f"{args.name}.pth", features, with_network(features, args, "all"), folds, measured)
+    write_checkpoint(
+        args.output / f"{args.name}.pth", features, with_network(features, networks["all"]), folds, measured
+    )
 
 
 def print_in_domain(features: Features, args) -> None:
@@ -226,14 +233,13 @@ def conditions(args) -> None:
     Printed in percent: the EER, and bona fide and spoofed clips judged wrongly at the EER's threshold of clips as they
     are.
     """
+    networks = read_networks(args.output, range(FOLDS))
     features, rng = Features(args, range(len(PASSES))), np.random.default_rng(0)
     labels, scores = [], {name: [] for name in CONDITIONS}
     for fold in range(FOLDS):
         held = fit_fold(features, args, fold)
-        detector, label = (
-            Detector(TorchEngine(with_network(features, args, fold), torch.device("cpu"))),
-            held.is_bonafide(),
-        )
+        detector = Detector(TorchEngine(with_network(features, networks[fold]), torch.device("cpu")))
+        label = held.is_bonafide()
         rows = np.concatenate([rng.choice(np.flatnonzero(label == kind), args.clips, False) for kind in (False, True)])
         labels += label[rows].tolist()
         waveforms = [reading.read(held.path(held.trials[row])) for row in rows]

@@ -30,6 +30,7 @@ from generalise import FOLDS
 
 from audio import SAMPLE_RATE, reading
 from common.command import run
+from common.schema import require
 from config import Config, load_config, to_dict
 from corpora.folders import CsvList
 from corpora.packed import FULL_SCALE, to_int16
@@ -57,8 +58,9 @@ class Clips:
     @classmethod
     def read(cls, output: Path, part: str, device: torch.device) -> "Clips":
         """Those that a fold is trained on, or all; and the prompts, if there are any."""
-        lists = [output / ("all.csv" if part == "all" else f"fold_{part}.csv"), output / "prompts.csv"]
-        partitions = [CsvList(path).partition("train") for path in lists if path.exists()]
+        partitions = [CsvList(output / ("all.csv" if part == "all" else f"fold_{part}.csv")).partition("train")]
+        if (prompts := output / "prompts.csv").exists():
+            partitions.append(CsvList(prompts).partition("train"))
         trials = [trial for partition in partitions for trial in partition.trials]
         files = [partition.path(trial) for partition in partitions for trial in partition.trials]
         samples, length = np.zeros((len(files), LONGEST), np.int16), np.zeros(len(files), int)
@@ -142,6 +144,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
     args = parser.parse_args()
+    require(args.steps > 0, "--steps", "1 or more", args.steps)
     for part in args.parts:
         if not (args.output / f"network_{part}.pth").exists():
             train(args, part)

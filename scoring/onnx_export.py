@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.files import replacing
 from scoring.engines import TorchEngine, fastest_runtime, installed_runtimes, open_exported
 from scoring.model_card import ModelCard
-from scoring.onnx_files import write_exported
+from scoring.onnx_files import optional_package, write_exported
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,8 +24,9 @@ def export_onnx(model: "nn.Module", card: ModelCard, path: str | Path) -> float:
     """Write a model that is on the CPU, with its card, as one .onnx file, whole or not at all.
 
     Returns the largest difference between its logits and the model's, over every runtime installed. Raises UserError
-    when that exceeds TOLERANCE.
+    when that exceeds TOLERANCE, or a package is missing.
     """
+    optional_package("onnx")  # torch's exporter needs it, too
     exported = _trace(model)
     with replacing(path) as temporary:
         write_exported(exported, card, "fp32", temporary)

@@ -14,6 +14,7 @@ import bundled_network
 from bundled_network import LONGEST, PROMPT_WEIGHT, Clips, batch, train
 from generalise import broad, write_list
 
+from common.errors import UserError
 from config import load_config
 from metrics.scores import BONAFIDE, SPOOF
 from utils import load_model
@@ -75,6 +76,8 @@ def test_a_short_training(clips, lists, monkeypatch):
     train(args, "1")
     model, checkpoint = load_model(lists / "network_1.pth")
     assert checkpoint["steps"] == 2 and model(torch.randn(1, 64_600))[1].isfinite().all()
+    with pytest.raises(UserError, match="all.csv"):
+        train(args, "all")
     monkeypatch.setattr(bundled_network, "train", lambda args, part: pytest.fail("trained again"))
     monkeypatch.setattr(sys, "argv", ["bundled_network.py", "--output", str(lists), "--parts", "1"])
     bundled_network.main()

@@ -229,6 +229,21 @@ run(lambda: print(open_exported(sys.argv[1], sys.argv[2])))"""
     assert done.stderr.count("\n") == 1
 
 
+def test_exporting_without_onnx_is_one_line(tiny, tmp_path):
+    code = """
+import sys
+sys.modules["onnx"] = None
+from common.command import run
+from scoring.model_card import ModelCard
+from scoring.onnx_export import export_onnx
+from utils import load_model
+run(lambda: export_onnx(load_model(sys.argv[1])[0], ModelCard("tiny", "0" * 64, {}), sys.argv[2]))"""
+    done = python(code, tiny, tmp_path / "tiny.onnx")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "onnx is missing" in done.stderr and "pip install -r requirements-export.txt" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_auto_takes_what_is_installed(tiny_onnx):
     code = """
 import sys
