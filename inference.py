@@ -49,13 +49,19 @@ def parse_arguments():
     add("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--workers", type=int, default=min(4, os.cpu_count() or 1), metavar="N", help="processes that decode audio")
-    args = parser.parse_intermixed_args()
+    args = parser.parse_intermixed_args(_dashes_escaped(sys.argv[1:]))
     args.audio = args.files + args.audio
     _validate(parser, args)
     for option, name in (("save_json", "results.json"), ("save_csv", "results.csv")):
         if getattr(args, option) is True:  # the flag without a path
             setattr(args, option, Path(args.output_dir) / name)
     return args
+
+
+def _dashes_escaped(arguments: list[str]) -> list[str]:
+    """Files after `--` as paths from `.`: intermixed parsing takes those with a dash for options even there."""
+    end = arguments.index("--") + 1 if "--" in arguments else len(arguments)
+    return arguments[:end] + [os.path.join(".", name) for name in arguments[end:]]
 
 
 def _add_sources(add) -> None:

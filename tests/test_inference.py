@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -339,6 +340,8 @@ def test_ways_to_name_files(tiny, folder, tmp_path):
     from_stdin = run_command("inference.py", "--model", tiny, "--list", "-", input=names)
     assert len(from_file.stdout.splitlines()) == 2
     assert from_file.stdout == from_stdin.stdout
+    dashed = Path(shutil.copy(folder / "f01.wav", tmp_path / "-f01.wav")).name
+    assert in_folder(tmp_path, "--model", tiny, "--", dashed, folder / "f02.wav").stdout.count("f0") == 2
 
 
 def test_bad_files_are_named_and_the_others_scored(tiny, folder, tmp_path):
