@@ -102,7 +102,7 @@ def bundled_two_threads() -> list[Row]:
 def int8() -> list[Row]:
     """The bundled detector in int8 beside fp32, both by ONNX Runtime, one thread: speed, and how far scores move.
 
-    `export.py --int8` quantises convolutions, of which this network has two; its matrix products are tried here only.
+    `export.py --int8` quantises convolutions; matrix products are tried here only.
     """
     from clips import CLIPS
     from onnxruntime.quantization import quantize_dynamic

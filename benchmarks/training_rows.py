@@ -7,9 +7,13 @@ import time
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rows import Row, times, took
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,14 +94,12 @@ def features(folder: Path, count: int) -> list[Row]:
     from config import load_config
     from corpora.asvspoof import ASVspoof2019
     from data_utils import open_waveforms
-    from scoring.weights import locate
     from training.linear import pass_features
-    from utils import load_model
 
     where = {"database_path": (str(folder / "LA"),), "cache_path": str(folder / "packed"), "num_workers": 1}
     config = replace(load_config(ROOT / "config" / "Whisper-broad.conf"), **where, vocode=(), balance=(), batch_size=16)
     make_data(Namespace(folder=folder, train=count, dev=16, batch_size=16, steps=1, warm_up=1), config, count // 16)
-    model, _ = load_model(locate("Whisper-broad"))
+    model = linear_layers()
     waveforms = open_waveforms(ASVspoof2019(folder / "LA", "LA").partition("train"), config, torch.device("cpu"))
 
     def rate(number: int, changes: dict) -> float:
@@ -112,6 +114,15 @@ def features(folder: Path, count: int) -> list[Row]:
         *(times(f"{name}, {precision}", "chunks/s", each, plain, of) for precision, each in whole.items()),
         times(f"{name}, {best}, augmented crops of 3 s", "crops/s", augmented, crops, "crops without augmentation"),
     ]
+
+
+def linear_layers() -> "nn.Module":
+    """The bundled detector without its network, as benchmarks/bundled.py fits it; its weights change no time."""
+    from config import load_config
+    from models import build_model
+
+    keys = load_config(ROOT / "config" / "Whisper-broad.conf").model_config
+    return build_model({key: value for key, value in keys.items() if key != "network"})
 
 
 def plain_features(model, files: list[Path]) -> float:
@@ -136,11 +147,9 @@ def bundled_fit(count: int = 3000) -> list[Row]:
     import torch
     from sklearn.linear_model import LogisticRegression
 
-    from scoring.weights import locate
     from training.linear import logistic_regression
-    from utils import load_model
 
-    size = load_model(locate("Whisper-broad"))[0].standardise.num_features
+    size = linear_layers().standardise.num_features
     rng, ridge, is_bonafide = np.random.default_rng(0), 0.06, np.arange(count) % 2 == 0
     x = rng.standard_normal((count, size), dtype=np.float32) + 0.02 * is_bonafide[:, None].astype(np.float32)
     ones, sources = np.ones(count), (np.arange(count) // 2 % 40).astype(str)
