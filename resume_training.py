@@ -30,7 +30,7 @@ def find_run(given: str | None) -> Path:
     runs = [folder for folder in saved if (folder / "config.conf").is_file()]
     unfinished = [folder for folder in runs if not is_finished(folder)]
     if not unfinished:
-        found = f"{len(runs)} runs, all finished" if runs else "no run"
+        found = "finished runs only" if runs else "no run"
         raise UserError("nothing to resume", "an unfinished run in ./exp_result", found)
     return max(unfinished, key=lambda folder: (folder / "weights" / "last.pth").stat().st_mtime)
 

@@ -197,7 +197,7 @@ def _say_where(outputs: BatchOutputs, figures: int) -> None:
     """Print where the files are."""
     written = [str(path) for path in (outputs.json, outputs.csv, outputs.scores) if path and not is_stream(path)]
     if figures:
-        written.append(f"{outputs.figures}/ ({figures} figures, each as PNG and PDF)")
+        written.append(f"{outputs.figures}/ ({figures} figure{'s' * (figures != 1)}, each as PNG and PDF)")
     if written:
         print(printable(f"written to {', '.join(written)}"), file=sys.stderr)
 

@@ -325,7 +325,7 @@ def test_the_newest_unfinished_run_is_found(killed, finished, tmp_path, monkeypa
     with pytest.raises(UserError, match="nothing to resume .* found no run"):
         resume_training.find_run(None)
     shutil.copytree(finished, "exp_result/finished")
-    with pytest.raises(UserError, match="nothing to resume .* found 1 runs, all finished"):
+    with pytest.raises(UserError, match="nothing to resume .* found finished runs only"):
         resume_training.find_run(None)
     for name in ("older", "newer"):
         shutil.copytree(killed, f"exp_result/{name}")
