@@ -32,7 +32,11 @@ def verdict_rows(result: FileResult, judge: Judge) -> list[tuple[str, str]]:
     lines = [("verdict", FINDING_WORDS[result.finding]), ("reason", result.reason)]
     if result.finding != "cannot_say":
         lines += _score_rows(result, judge)
-    lines += [("condition", f"{name.replace('_', ' ')}: {detail}") for name, detail in result.conditions]
+    lines += [
+        ("condition", f"{name.replace('_', ' ')}: {detail}")
+        for name, detail in result.conditions
+        if detail != result.reason  # already said
+    ]
     if result.reference:
         lines.append(("reference", likeness_text(result.reference)))
     return [*lines, ("caution", judge.caution(result.conditions))]

@@ -121,7 +121,9 @@ def test_conditions(changes, scores, condition, verdict):
     assert result.verdict == verdict
     assert len(result.conditions) == 1
     assert ": ".join(result.conditions[0]).startswith(condition)
-    assert condition.replace("_", " ") in verdict_report(result, judge())
+    report = verdict_report(result, judge())
+    assert report.count(result.conditions[0].detail) == 1  # where it is the reason, it is not said again
+    assert verdict == "abstain" or condition in report
     assert condition.split(":")[0].replace("_", " ") in verdict_line(result)
     assert judge()(Path("a.wav"), facts(), chunks(1.0)).conditions == ()
 
