@@ -6,8 +6,8 @@
 
 Writes network_<part>.pth, which `benchmarks/bundled.py fit` joins to the linear layers; what is there is left out.
 Batches are cut, augmented and vocoded on the device (training/batch_augmentation.py): on one H100 six of these
-processes at once took seven minutes; on two CPU cores one would take about five hours. The other keys of the recipe are
-those of config/SE_ResNet.conf.
+processes at once took seven minutes; on two CPU cores one would take about five hours. A fold that is tested with
+Griffin-Lim is trained without these copies. The other keys of the recipe are those of config/SE_ResNet.conf.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]  # in this order: benchmarks have the names of packages
 
-from generalise import FOLDS
+from generalise import FOLDS, Clip
 
 from audio import SAMPLE_RATE, reading
 from common.command import run
@@ -42,7 +42,7 @@ from utils import computes_bf16, pick_device, save_checkpoint
 STEPS, WARM_UP = 1280, 100
 LONGEST = 5 * SAMPLE_RATE  # samples that are kept of a clip
 LENGTHS = (0.5, 0.75, 1, 1, 1.33)  # of a batch's crops, times `crop_samples`
-COPIES = 0.3  # share of the spoofed half: copies of bona fide clips of the same batch
+COPIES = 0.3  # share of the spoofed half: Griffin-Lim copies of bona fide clips of the same batch
 PROMPT_WEIGHT = 0.3  # of a prompt beside a clip; their copies have it too
 WEIGHT_DECAY = 0.05  # decoupled from the gradient (arXiv 1711.05101)
 
@@ -54,11 +54,15 @@ class Clips:
     samples: Tensor  # (N, LONGEST) int16
     length: Tensor  # (N,)
     chance: Tensor  # (2, N): of a clip to be drawn for the spoofed and for the bona fide half of a batch
+    copies: float  # share of the spoofed half; none where a fold is tested with clips of their family
 
     @classmethod
     def read(cls, output: Path, part: str, device: torch.device) -> "Clips":
         """Those that a fold is trained on, or all; and the prompts, if there are any."""
-        partitions = [CsvList(output / ("all.csv" if part == "all" else f"fold_{part}.csv")).partition("train")]
+        lists = CsvList(output / ("all.csv" if part == "all" else f"fold_{part}.csv"))
+        held = [] if part == "all" else lists.partition("eval").trials
+        is_tested = any("Griffin-Lim" in Clip.of(trial).families for trial in held)
+        partitions = [lists.partition("train")]
         if (prompts := output / "prompts.csv").exists():
             partitions.append(CsvList(prompts).partition("train"))
         trials = [trial for partition in partitions for trial in partition.trials]
@@ -74,7 +78,8 @@ class Clips:
         weight[len(partitions[0].trials) :] *= PROMPT_WEIGHT
         label = np.array([trial.label for trial in trials])
         chance = np.stack([np.where(label == kind, weight, 0) for kind in (SPOOF, BONAFIDE)])
-        return cls(*(torch.from_numpy(each).to(device) for each in (samples, length, chance.astype(np.float32))))
+        columns = (torch.from_numpy(each).to(device) for each in (samples, length, chance.astype(np.float32)))
+        return cls(*columns, copies=0 if is_tested else COPIES)
 
     def draw(self, kind: int, count: int) -> Tensor:
         """(count,) rows of a class."""
@@ -93,8 +98,9 @@ def batch(clips: Clips, config: Config) -> Tensor:
     half = config.batch_size // 2
     samples = int(config.crop_samples * LENGTHS[int(torch.randint(len(LENGTHS), ()))])
     bonafide = clips.crops(clips.draw(BONAFIDE, half), samples)
-    copies = griffin_lim(bonafide[: int(COPIES * half)])
-    return augment(torch.cat([bonafide, copies, clips.crops(clips.draw(SPOOF, half - len(copies)), samples)]))
+    count = int(clips.copies * half)
+    copies = griffin_lim(bonafide[:count]) if count else bonafide[:0]
+    return augment(torch.cat([bonafide, copies, clips.crops(clips.draw(SPOOF, half - count), samples)]))
 
 
 def train(args, part: str) -> None:

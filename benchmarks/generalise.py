@@ -1,7 +1,7 @@
 """A yardstick that cannot flatter: every clip is scored by a model that never met its source, speaker or generator.
 
     python benchmarks/generalise.py folds                                    # lists of the clips of ../shared/data
-    python benchmarks/generalise.py train --config config/Whisper_ASP.conf --init whisper-base-3.pth --seeds 1 2
+    python benchmarks/generalise.py train --config config/AASIST.conf        # any recipe, fold by fold
     python benchmarks/generalise.py score --models AASIST LCNN-mixed         # models that were not trained on the folds
     python benchmarks/generalise.py report                                   # a row for each that was trained or scored
 

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from conftest import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))  # last: benchmarks have the names of packages
 import bundled_network
-from bundled_network import LONGEST, PROMPT_WEIGHT, Clips, batch, train
+from bundled_network import COPIES, LONGEST, PROMPT_WEIGHT, Clips, batch, train
 from generalise import broad, write_list
 
 from common.errors import UserError
@@ -61,6 +62,19 @@ def test_crops_lie_in_their_clips_and_short_clips_repeat(clips):
     assert crops.shape == (3, length + 100) and crops.abs().max() <= 1
     torch.testing.assert_close(crops[0, :100], crops[0, length:])
     torch.testing.assert_close(crops[0, :length], clips.samples[0, :length].float() / 32768)
+
+
+def test_a_fold_that_is_tested_with_griffin_lim_has_no_copies(clips, lists, shared, tmp_path):
+    """No family of generators lies on both sides of a fold, copies included."""
+    assert clips.copies == COPIES
+    chosen = broad(shared / "data" / "broad")
+    of_family = next(clip for clip in chosen if "Griffin-Lim" in clip.families)
+    train_rows = [(clip, "train") for clip in chosen[:40] if clip != of_family]
+    write_list(tmp_path / "fold_2.csv", [*train_rows, (of_family, "eval")])
+    strict = Clips.read(tmp_path, "2", CPU)
+    assert strict.copies == 0
+    x = batch(strict, replace(load_config(str(ROOT / "config" / "SE_ResNet.conf")), batch_size=8))
+    assert len(x) == 8 and x.isfinite().all()
 
 
 def test_a_short_training(clips, lists, monkeypatch):

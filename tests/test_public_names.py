@@ -1,6 +1,7 @@
-"""What other people's code imports from here, and that every command explains itself."""
+"""What other people's code imports from here, that commands explain themselves, and that what texts name is there."""
 
 import importlib
+import re
 
 import pytest
 from conftest import ROOT, run_command
@@ -38,3 +39,12 @@ def test_help_is_printed(command: str):
 
 def test_the_root_shows_commands_only():
     assert len(COMMANDS) <= 12
+
+
+TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*.py"), *ROOT.glob("benchmarks/*")]
+
+
+@pytest.mark.parametrize("text", [path for path in TEXTS if path.suffix in (".md", ".py")], ids=lambda path: path.name)
+def test_scripts_and_recipes_that_a_text_names_are_there(text):
+    named = re.findall(r"python3? ((?:benchmarks/)?\w+\.py)\b|\b(config/[\w-]+\.conf)\b", text.read_text())
+    assert [name for names in named for name in names if name and not (ROOT / name).exists()] == []
