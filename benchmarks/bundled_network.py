@@ -7,13 +7,14 @@
 Writes network_<part>.pth, which `benchmarks/bundled.py fit` joins to the linear layers; what is there is left out.
 Batches are cut, augmented and vocoded on the device (training/batch_augmentation.py): on one H100 six of these
 processes at once took seven minutes; on two CPU cores one would take about five hours. A fold that is tested with
-Griffin-Lim is trained without these copies. The other keys of the recipe are those of config/SE_ResNet.conf.
+Griffin-Lim is trained without copies of that family. The other keys of the recipe are those of config/SE_ResNet.conf.
 """
 
 import argparse
 import copy
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +37,13 @@ from corpora.folders import CsvList
 from corpora.packed import FULL_SCALE, to_int16
 from metrics.scores import BONAFIDE, SPOOF
 from models import build_model
-from training.batch_augmentation import augment, griffin_lim
+from training.batch_augmentation import augment, griffin_lim, rephased
 from utils import computes_bf16, pick_device, save_checkpoint
 
 STEPS, WARM_UP = 1280, 100
 LONGEST = 5 * SAMPLE_RATE  # samples that are kept of a clip
 LENGTHS = (0.5, 0.75, 1, 1, 1.33)  # of a batch's crops, times `crop_samples`
-COPIES = 0.3  # share of the spoofed half: Griffin-Lim copies of bona fide clips of the same batch
+COPIES = 0.3  # share of the spoofed half: copies of bona fide clips of the same batch
 PROMPT_WEIGHT = 0.3  # of a prompt beside a clip; their copies have it too
 WEIGHT_DECAY = 0.05  # decoupled from the gradient (arXiv 1711.05101)
 
@@ -54,7 +55,7 @@ class Clips:
     samples: Tensor  # (N, LONGEST) int16
     length: Tensor  # (N,)
     chance: Tensor  # (2, N): of a clip to be drawn for the spoofed and for the bona fide half of a batch
-    copies: float  # share of the spoofed half; none where a fold is tested with clips of their family
+    vocoders: tuple[Callable[[Tensor], Tensor], ...]  # that make copies; none of a family that a fold is tested with
 
     @classmethod
     def read(cls, output: Path, part: str, device: torch.device) -> "Clips":
@@ -79,7 +80,7 @@ class Clips:
         label = np.array([trial.label for trial in trials])
         chance = np.stack([np.where(label == kind, weight, 0) for kind in (SPOOF, BONAFIDE)])
         columns = (torch.from_numpy(each).to(device) for each in (samples, length, chance.astype(np.float32)))
-        return cls(*columns, copies=0 if is_tested else COPIES)
+        return cls(*columns, vocoders=(rephased,) if is_tested else (rephased, griffin_lim))
 
     def draw(self, kind: int, count: int) -> Tensor:
         """(count,) rows of a class."""
@@ -98,9 +99,9 @@ def batch(clips: Clips, config: Config) -> Tensor:
     half = config.batch_size // 2
     samples = int(config.crop_samples * LENGTHS[int(torch.randint(len(LENGTHS), ()))])
     bonafide = clips.crops(clips.draw(BONAFIDE, half), samples)
-    count = int(clips.copies * half)
-    copies = griffin_lim(bonafide[:count]) if count else bonafide[:0]
-    return augment(torch.cat([bonafide, copies, clips.crops(clips.draw(SPOOF, half - count), samples)]))
+    vocoder = clips.vocoders[int(torch.randint(len(clips.vocoders), ()))]
+    copies = vocoder(bonafide[: int(COPIES * half)])
+    return augment(torch.cat([bonafide, copies, clips.crops(clips.draw(SPOOF, half - len(copies)), samples)]))
 
 
 def train(args, part: str) -> None:

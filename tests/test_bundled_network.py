@@ -12,12 +12,13 @@ from conftest import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))  # last: benchmarks have the names of packages
 import bundled_network
-from bundled_network import COPIES, LONGEST, PROMPT_WEIGHT, Clips, batch, train
+from bundled_network import LONGEST, PROMPT_WEIGHT, Clips, batch, train
 from generalise import broad, write_list
 
 from common.errors import UserError
 from config import load_config
 from metrics.scores import BONAFIDE, SPOOF
+from training.batch_augmentation import griffin_lim, rephased
 from utils import load_model
 
 CPU = torch.device("cpu")
@@ -64,15 +65,15 @@ def test_crops_lie_in_their_clips_and_short_clips_repeat(clips):
     torch.testing.assert_close(crops[0, :length], clips.samples[0, :length].float() / 32768)
 
 
-def test_a_fold_that_is_tested_with_griffin_lim_has_no_copies(clips, lists, shared, tmp_path):
+def test_a_fold_that_is_tested_with_griffin_lim_has_other_copies(clips, lists, shared, tmp_path):
     """No family of generators lies on both sides of a fold, copies included."""
-    assert clips.copies == COPIES
+    assert clips.vocoders == (rephased, griffin_lim)
     chosen = broad(shared / "data" / "broad")
     of_family = next(clip for clip in chosen if "Griffin-Lim" in clip.families)
     train_rows = [(clip, "train") for clip in chosen[:40] if clip != of_family]
     write_list(tmp_path / "fold_2.csv", [*train_rows, (of_family, "eval")])
     strict = Clips.read(tmp_path, "2", CPU)
-    assert strict.copies == 0
+    assert strict.vocoders == (rephased,)
     x = batch(strict, replace(load_config(str(ROOT / "config" / "SE_ResNet.conf")), batch_size=8))
     assert len(x) == 8 and x.isfinite().all()
 

@@ -94,16 +94,9 @@ def mu_law(x: Tensor) -> Tensor:
 
 
 def griffin_lim(x: Tensor) -> Tensor:
-    """Copies of (B, T) with other phases, by up to 32 steps of the fast Griffin-Lim algorithm.
-
-    A random choice of windows, and of magnitudes: as they are, or what 80 or 128 mel energies keep of them.
-    """
-    size = (512, 1024, 800)[int(torch.randint(3, ()))]
-    window = torch.hann_window(size, device=x.device)
-    magnitude = torch.stft(x, size, size // 4, window=window, return_complex=True).abs()
-    if mels := (80, 128, 0)[int(torch.randint(3, ()))]:
-        filters = mel_triangles(mels, size // 2 + 1).to(x.device)
-        magnitude = (torch.linalg.pinv(filters) @ (filters @ magnitude)).clamp(min=1e-5)
+    """Copies of (B, T) with other phases, by up to 32 steps of the fast Griffin-Lim algorithm."""
+    _, magnitude, window = analysed(x)
+    size = len(window)
     angle, before = torch.exp(2j * math.pi * torch.rand_like(magnitude)), 0
     for _ in range(int(2 ** (5 * torch.rand(())))):
         y = torch.istft(magnitude * angle, size, size // 4, window=window, length=x.shape[1])
@@ -111,6 +104,34 @@ def griffin_lim(x: Tensor) -> Tensor:
         angle = found - MOMENTUM / (1 + MOMENTUM) * before
         before, angle = found, angle / angle.abs().clamp(min=1e-8)
     return torch.istft(magnitude * angle, size, size // 4, window=window, length=x.shape[1])
+
+
+def rephased(x: Tensor) -> Tensor:
+    """Copies of (B, T) with its own phases, but for random errors of 0.2 to 1 rad, or for an offset of each bin.
+
+    As the phases of vocoders, these go on as a voice's do, but do not fit together.
+    """
+    spectrum, magnitude, window = analysed(x)
+    phase = spectrum.angle()
+    errors = torch.randn_like(phase) * (0.2 + 0.8 * torch.rand(()))
+    offsets = 2 * math.pi * torch.rand_like(phase[:, :, :1])
+    phase = phase + (errors if torch.rand(()) < 0.4 else offsets)
+    return torch.istft(torch.polar(magnitude, phase), len(window), len(window) // 4, window=window, length=x.shape[1])
+
+
+def analysed(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, T) → spectrum (B, K, N), magnitudes (B, K, N) and window of a short-time transform at a quarter's hop.
+
+    A random choice of windows, and of magnitudes: as they are, or what 80 or 128 mel energies keep of them.
+    """
+    size = (512, 1024, 800)[int(torch.randint(3, ()))]
+    window = torch.hann_window(size, device=x.device)
+    spectrum = torch.stft(x, size, size // 4, window=window, return_complex=True)
+    magnitude = spectrum.abs()
+    if mels := (80, 128, 0)[int(torch.randint(3, ()))]:
+        filters = mel_triangles(mels, size // 2 + 1).to(x.device)
+        magnitude = (torch.linalg.pinv(filters) @ (filters @ magnitude)).clamp(min=1e-5)
+    return spectrum, magnitude, window
 
 
 def mel_triangles(mels: int, bins: int) -> Tensor:
