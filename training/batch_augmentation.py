@@ -109,13 +109,14 @@ def griffin_lim(x: Tensor) -> Tensor:
 def rephased(x: Tensor) -> Tensor:
     """Copies of (B, T) with its own phases, but for random errors of 0.2 to 1 rad, or for an offset of each bin.
 
-    As the phases of vocoders, these go on as a voice's do, but do not fit together.
+    A vocoder's phases are like that: they go on as a voice's do, but do not fit together.
     """
     spectrum, magnitude, window = analysed(x)
     phase = spectrum.angle()
-    errors = torch.randn_like(phase) * (0.2 + 0.8 * torch.rand(()))
-    offsets = 2 * math.pi * torch.rand_like(phase[:, :, :1])
-    phase = phase + (errors if torch.rand(()) < 0.4 else offsets)
+    if torch.rand(()) < 0.4:
+        phase = phase + torch.randn_like(phase) * (0.2 + 0.8 * torch.rand(()))
+    else:
+        phase = phase + 2 * math.pi * torch.rand_like(phase[:, :, :1])
     return torch.istft(torch.polar(magnitude, phase), len(window), len(window) // 4, window=window, length=x.shape[1])
 
 
