@@ -87,9 +87,9 @@ def test_mu_law_has_255_steps():
 
 
 @pytest.mark.parametrize("choice", range(6))
-@pytest.mark.parametrize(("vocoder", "level", "alike"), [(griffin_lim, 3, 0.9), (rephased, 9, 0.95)])
+@pytest.mark.parametrize(("vocoder", "level", "alike"), [(griffin_lim, 3, 0.9), (rephased, 9, 0.99)])
 def test_copies_have_other_phases_and_the_same_magnitudes(vocoder, level, alike, choice):
-    """Phases that do not fit together cancel each other, so those of `rephased` are quieter."""
+    """Phases that do not fit together cancel each other: `rephased` is quieter. Errors of 0.2 rad leave 0.98 alike."""
     torch.manual_seed(choice)
     x = voice(3)
     y = vocoder(x)
