@@ -9,7 +9,7 @@
 
 Whisper's encoder is as published, so each clip's features are computed once for all folds: in pass 0 of the chunk that
 is scored, in each other pass of crops that went through what one of the model's experts is for. The log odds of the
-network on the spectrum are added to the fitted experts with the weights of NETWORK. docs/model_card.md has the numbers.
+network on the spectrum are added to the fitted experts with a common weight. docs/model_card.md has the numbers.
 """
 
 import argparse
@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(Path(__file__).parent))
 
+from bundled_network import network_path
 from card import CONDITIONS, score_changed
 from generalise import EVEN, FOLDS, Clip, HeldOut, write_fold_scores
 
@@ -70,13 +71,8 @@ EXPERTS = list(dict.fromkeys(expert for expert, _ in PASSES))  # of the model, i
 SHARES = (0.125, 0.25, 0.5)  # of the training speech, in `curve`
 COPY_WEIGHT = 0.3  # more made text-to-speech worse; with today's features copies hardly matter (docs/generalise.md)
 PROMPT_WEIGHT = 0.05  # with more, spoofs of other recordings pass: no generator was recorded as the prompts were
-NETWORK = {  # what each expert adds: the network's log odds times the first, and the second (docs/generalise.md)
-    "as it is": (0.5, 0.0),
-    "coded": (0.25, 0.4),
-    "noisy": (0.5, 0.0),
-    "short": (0.5, 0.0),
-    "opus": (0.25, 1.0),
-}
+NETWORK_WEIGHT = 0.6  # of the network's log odds in every expert (docs/generalise.md)
+CODED_BIAS = {"coded": 0.5, "opus": 1.5}  # added to these experts: the network takes more coded speech for spoof
 NETWORK_SCALE = 4.0  # log odds that are one unit of the feature; beyond twice as many it is cut
 CAUTIONS = {"narrowband": "telephone, 300–3400 Hz", "short": "the first 1 s"}  # conditions of a recording
 RECODED = ("mp3, 64 kbit/s", "opus, 16 kbit/s")
@@ -166,9 +162,9 @@ def fit_fold(
     return held
 
 
-def read_networks(folder: Path, parts: Iterable[str | int]) -> dict:
+def read_networks(folder: Path, parts: Iterable[str | int], seed: int) -> dict:
     """The weights that benchmarks/bundled_network.py left for each part. Raises UserError where one is missing."""
-    return {part: load_checkpoint(folder / f"network_{part}.pth")["model"] for part in parts}
+    return {part: load_checkpoint(network_path(folder, part, seed))["model"] for part in parts}
 
 
 def with_network(features: Features, network: Mapping[str, torch.Tensor]) -> torch.nn.Module:
@@ -178,8 +174,9 @@ def with_network(features: Features, network: Mapping[str, torch.Tensor]) -> tor
     added = {"running_mean": 0.0, "running_var": NETWORK_SCALE**2, "weight": 1.0, "bias": 0.0}
     for name, value in added.items():
         weights[f"standardise.{name}"] = torch.cat([fitted[f"standardise.{name}"], torch.tensor([value])])
-    weight, bias = torch.tensor([NETWORK[expert] for expert in EXPERTS]).T
-    columns = {"gate": torch.zeros(len(EXPERTS)), "experts": torch.stack([0 * weight, NETWORK_SCALE * weight], 1)}
+    weight = torch.full([len(EXPERTS)], NETWORK_SCALE * NETWORK_WEIGHT)
+    bias = torch.tensor([CODED_BIAS.get(expert, 0.0) for expert in EXPERTS])
+    columns = {"gate": 0 * weight, "experts": torch.stack([0 * weight, weight], 1)}
     for name, column in columns.items():
         name = f"out_layer.{name}.weight"
         weights[name] = torch.cat([fitted[name], column.reshape(-1, 1)], dim=1)
@@ -198,23 +195,29 @@ def score_clips(features: Features, network: Mapping[str, torch.Tensor], part: P
 
 
 def fit(args) -> None:
-    """Score each fold by a model that is made without it; then fit all clips and write the checkpoint."""
-    measured = json.loads((args.output / "conditions.json").read_text())
-    networks = read_networks(args.output, (*range(FOLDS), "all"))
+    """Score each fold by models that are made without it; then fit all clips and write the checkpoint.
+
+    The first seed's network is joined to all clips' layers, and its scores of the folds go into the checkpoint.
+    """
+    measured, first = json.loads((args.output / "conditions.json").read_text()), args.seeds[0]
+    networks = {seed: read_networks(args.output, range(FOLDS), seed) for seed in args.seeds}
+    of_all = read_networks(args.output, ["all"], first)["all"]
     features, folds = Features(args, range(len(PASSES))), []
     for fold in range(FOLDS):
         held = fit_fold(features, args, fold)
         own = CsvList(args.output / f"fold_{fold}.csv").partition("dev")
-        flattering = HeldOut.of(own, score_clips(features, networks[fold], own))
-        file = write_fold_scores(args.output, args.name, fold, held, score_clips(features, networks[fold], held))
-        folds.append(HeldOut.read(file, held))
+        flattering = HeldOut.of(own, score_clips(features, networks[first][fold], own))
+        by_seed = []
+        for seed in args.seeds:
+            scores = score_clips(features, networks[seed][fold], held)
+            by_seed.append(HeldOut.read(write_fold_scores(args.output, args.name, fold, held, scores, seed), held))
+        folds.append(by_seed[0])
+        errors = ", ".join(f"{100 * each.eer():.1f}" for each in by_seed)
         of_dev = f"{100 * flattering.eer():.1f} % on a dev set of the training sources"
-        print(f"fold {fold}: EER {100 * folds[-1].eer():.1f} %, {of_dev}", flush=True)
+        print(f"fold {fold}: EER {errors} %, {of_dev}", flush=True)
     print_in_domain(features, args)
     features.fit(np.arange(len(features.trials)), args.ridge)
-    write_checkpoint(
-        args.output / f"{args.name}.pth", features, with_network(features, networks["all"]), folds, measured
-    )
+    write_checkpoint(args.output / f"{args.name}.pth", features, with_network(features, of_all), folds, measured)
 
 
 def print_in_domain(features: Features, args) -> None:
@@ -233,7 +236,7 @@ def conditions(args) -> None:
     Printed in percent: the EER, and bona fide and spoofed clips judged wrongly at the EER's threshold of clips as they
     are.
     """
-    networks = read_networks(args.output, range(FOLDS))
+    networks = read_networks(args.output, range(FOLDS), args.seeds[0])
     features, rng = Features(args, range(len(PASSES))), np.random.default_rng(0)
     labels, scores = [], {name: [] for name in CONDITIONS}
     for fold in range(FOLDS):
@@ -271,7 +274,7 @@ def curve(args) -> None:
     }
     for name, part in parts.items():
         for share in SHARES:
-            choices = [partial(some, part=part, share=share, seed=seed) for seed in range(args.seeds)]
+            choices = [partial(some, part=part, share=share, seed=seed) for seed in range(args.choices)]
             found = [fold_error(features, args, choose) for choose in choices]
             print(f"| {name} | {share} | {np.mean(found):.1f} ± {np.std(found):.1f} |", flush=True)
     print(f"| all | 1 | {fold_error(features, args, list):.1f} |")
@@ -338,8 +341,10 @@ def main() -> None:
     changing.add_argument("--clips", type=int, default=40, help="of each class in each fold (default: %(default)s)")
     changing.set_defaults(do=conditions)
     varying = commands.add_parser("curve", help="what less speech costs: fits to a share of it")
-    varying.add_argument("--seeds", type=int, default=3, help="random choices of each share (default: %(default)s)")
+    varying.add_argument("--choices", type=int, default=3, help="random ones of each share (default: %(default)s)")
     varying.set_defaults(do=curve)
+    for command in (fitting, changing):
+        command.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the networks (default: 0)")
     for command in (fitting, changing, varying):
         command.add_argument("--ridge", type=float, default=0.06, help="default: %(default)s")
     for command in (computing, fitting, changing, varying):

@@ -237,13 +237,16 @@ def score(args) -> None:
                 write_fold_scores(args.output, Path(model).stem, fold, held, scores)
 
 
-def scores_path(folder: Path, system: str, fold: int) -> Path:
-    return folder / "scored" / f"{system}_fold{fold}.txt"
+def scores_path(folder: Path, system: str, fold: int, seed: int | None = None) -> Path:
+    name = system if seed is None else f"{system}_seed{seed}"
+    return folder / "scored" / f"{name}_fold{fold}.txt"
 
 
-def write_fold_scores(folder: Path, system: str, fold: int, held: Partition, scores: np.ndarray) -> Path:
+def write_fold_scores(
+    folder: Path, system: str, fold: int, held: Partition, scores: np.ndarray, seed: int | None = None
+) -> Path:
     """Write the score file of a fold's eval trials; returns its path."""
-    path = scores_path(folder, system, fold)
+    path = scores_path(folder, system, fold, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = ([getattr(trial, column) for trial in held.trials] for column in ("utt_id", "attack", "key"))
     write_scores(path, *columns, scores)
@@ -332,7 +335,8 @@ def found_scores(folder: Path) -> dict[str, dict[str, dict[int, Path]]]:
             found[parts[1]][parts[3]][int(parts[2])] = path
     for path in sorted((folder / "scored").glob("*_fold?.txt")):
         name, fold = path.stem.split("_fold")
-        found[name][""][int(fold)] = path
+        name, _, seed = name.partition("_seed")
+        found[name][seed][int(fold)] = path
     whole = {
         name: {seed: files for seed, files in seeds.items() if len(files) == FOLDS} for name, seeds in found.items()
     }

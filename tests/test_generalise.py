@@ -8,7 +8,20 @@ import pytest
 from conftest import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))  # last: benchmarks have the names of packages
-from generalise import FOLDS, Clip, HeldOut, all_clips, calibrated, measures, who, write_folds
+import held_out_card
+from generalise import (
+    FOLDS,
+    Clip,
+    HeldOut,
+    all_clips,
+    calibrated,
+    held_out,
+    main,
+    measures,
+    who,
+    write_fold_scores,
+    write_folds,
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +104,39 @@ def test_a_fold_is_calibrated_by_the_others():
     """A fold whose scores lie elsewhere gets LLRs that show it, since its own scores calibrate nothing."""
     llr = calibrated([made(0, 0.0), made(1, 0.0), made(2, 50.0)])
     assert llr[2].min() > 0 and np.isfinite(llr[0]).all()
+
+
+@pytest.fixture(scope="module")
+def scored(folds):
+    """Scores by two seeds: A04 passes for bona fide speech, all else is told apart; one source is called spoof."""
+    for fold in range(FOLDS):
+        held = held_out(folds, fold)
+        for seed in (0, 1):
+            noise = np.random.default_rng(10 * fold + seed).normal(size=len(held.trials))
+            label = held.is_bonafide()
+            swapped = [
+                t.attack == "A04" or (own and t.source == "FS2") for t, own in zip(held.trials, label, strict=True)
+            ]
+            label = label ^ np.array(swapped)
+            write_fold_scores(folds, "made", fold, held, noise + 8 * label, seed)
+    return folds
+
+
+def test_seeds_of_a_system_share_a_row(scored, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["generalise.py", "--output", str(scored), "report"])
+    main()
+    assert "| made | 2 × 5 |" in capsys.readouterr().out
+
+
+def test_the_tables_of_the_card(scored, monkeypatch, capsys):
+    argv = ["held_out_card.py", "--output", str(scored), "--system", "made", "--seed", "1", "--resamples", "20"]
+    monkeypatch.setattr(sys, "argv", argv)
+    held_out_card.main()
+    sets, generators, sources, worst = (table.splitlines() for table in capsys.readouterr().out.strip().split("\n\n"))
+    assert sets[2].startswith("| all | 1900 | 2184 | ") and sets[3].startswith("| /broad/ | 925 | 1184 | ")
+    eers = [int(row.split("|")[3].split("(")[0]) for row in generators[2:]]
+    assert generators[2].startswith("| A04 | 21 | ") and eers[0] > 45 and max(eers[1:]) < 20
+    assert sources[2] == "| FastSpeech2 demo (LJSpeech) | 30 | 100 |"
+    assert all(int(row.split("|")[3]) < 5 for row in sources[3:])
+    assert len(worst) == 2 + 16 and all("FastSpeech2 demo" in row for row in worst[2:10])
+    assert all("| spoof | A04 |" in row for row in worst[10:])

@@ -31,7 +31,7 @@ SIZES = {
     "RawGATST_baseline": 437_034,
     "LFCC_LCNN": 270_338,
     "LCNN-mixed": 263_396,
-    "SE_ResNet": 2_079_290,
+    "SE_ResNet": 946_182,
 }
 TINY = {
     "AASIST": TINY_MODEL,
