@@ -43,6 +43,7 @@ NOT_SPEED = [
     "cues",
     "family",
     "generalise",
+    "held_out_card",
     "recoding",
     "reference",
     "speech",
