@@ -344,7 +344,9 @@ def main() -> None:
     varying.add_argument("--choices", type=int, default=3, help="random ones of each share (default: %(default)s)")
     varying.set_defaults(do=curve)
     for command in (fitting, changing):
-        command.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the networks (default: 0)")
+        command.add_argument(
+            "--seeds", type=int, nargs="+", default=[0], help="of the networks; the first is shipped (default: 0)"
+        )
     for command in (fitting, changing, varying):
         command.add_argument("--ridge", type=float, default=0.06, help="default: %(default)s")
     for command in (computing, fitting, changing, varying):
