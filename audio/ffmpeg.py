@@ -88,7 +88,8 @@ class FFmpegRecording:
                 self._describe(media)
                 yield media
         except (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
-            found = f"a damaged file, or one without sound ({getattr(error, 'strerror', None) or error})"
+            why = getattr(error, "strerror", None) or error
+            found = f"a damaged file, or one without sound, or sound without a header ({why})"
             raise AudioError("unreadable", what, "a recording that can be played", found) from error
 
     def _describe(self, media) -> None:

@@ -179,8 +179,10 @@ class Recording:
         if not np.isfinite(peak):
             raise AudioError("not_finite", f"audio {self.path} is damaged", "finite samples", "NaN or infinity")
         if peak > LOUDEST:
-            expected, found = "floats within ±1 (divide integers by their full scale)", f"{peak:.0f}"
-            raise AudioError("wrong_scale", f"audio {self.path} has samples far beyond full scale", expected, found)
+            expected = "samples within ±1 (of integers stored as floats: divide them by their full scale)"
+            raise AudioError(
+                "wrong_scale", f"audio {self.path} has samples far beyond full scale", expected, f"{peak:.0f}"
+            )
         return peak
 
 
