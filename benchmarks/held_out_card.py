@@ -8,7 +8,6 @@ folds. Intervals (95 %) are by bootstrap: of sets over sources and generators, o
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -67,34 +66,46 @@ class Clips:
         return f"{eer:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
-def tables(clips: Clips, draws: int) -> Iterator[list[str]]:
-    """Rows of each table, its header first."""
-    label = clips.is_bonafide
-    yield ["set | bona fide | spoof | EER %"] + [
-        f"{name or 'all'} | {label[own].sum()} | {(~label)[own].sum()} | {clips.eer(own, True, draws)}"
-        for name in SETS
-        if (own := np.char.find(clips.path, name) >= 0).any()
-    ]
-    rows = []
+def by_set(clips: Clips, draws: int) -> list[str]:
+    """Rows of a table, here and below its header first."""
+    rows, label = ["set | bona fide | spoof | EER %"], clips.is_bonafide
+    for name in SETS:
+        if (own := np.char.find(clips.path, name) >= 0).any():
+            eer = clips.eer(own, by_group=True, draws=draws)
+            rows.append(f"{name or 'all'} | {label[own].sum()} | {(~label)[own].sum()} | {eer}")
+    return rows
+
+
+def by_generator(clips: Clips, draws: int) -> list[str]:
+    """The worst first."""
+    rows, label = [], clips.is_bonafide
     for attack in np.unique(clips.attack[~label]):
         own = ~label & (clips.attack == attack)
         if own.sum() >= MIN_CLIPS:
             eer = compute_eer(clips.score[label], clips.score[own]).eer
-            rows.append((eer, f"{attack} | {own.sum()} | {clips.eer(own | label, False, draws)}"))
-    yield ["generator | clips | EER %"] + [row for _, row in sorted(rows, reverse=True)]
-    rows = []
+            rows.append((eer, f"{attack} | {own.sum()} | {clips.eer(own | label, by_group=False, draws=draws)}"))
+    return ["generator | clips | EER %", *(row for _, row in sorted(rows, reverse=True))]
+
+
+def by_source(clips: Clips) -> list[str]:
+    """The worst first."""
+    rows, label = [], clips.is_bonafide
     for source in np.unique(clips.source[label]):
         own = label & (clips.source == source)
         if own.sum() >= MIN_SOURCE:
             wrong = 100 * np.mean(clips.llr[own] < 0)
             rows.append((wrong, f"{source} | {own.sum()} | {wrong:.0f}"))
-    yield ["source | clips | called spoof, %"] + [row for _, row in sorted(rows, reverse=True)]
-    rows = []
-    for kind, key in ((True, "bona fide"), (False, "spoof")):
-        error = np.where(label == kind, clips.llr * (-1 if kind else 1), -np.inf)
+    return ["source | clips | called spoof, %", *(row for _, row in sorted(rows, reverse=True))]
+
+
+def worst_clips(clips: Clips) -> list[str]:
+    """Of each class, the worst first."""
+    rows = ["clip | is | source or generator | LLR"]
+    for label, key in ((True, "bona fide"), (False, "spoof")):
+        error = np.where(clips.is_bonafide == label, clips.llr * (-1 if label else 1), -np.inf)
         for row in np.argsort(-error)[:WORST]:
             rows.append(f"{clips.path[row]} | {key} | {clips.group[row]} | {clips.llr[row]:+.1f}")
-    yield ["clip | is | source or generator | LLR", *rows]
+    return rows
 
 
 def main() -> None:
@@ -104,7 +115,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="of the system's scores (default: scores without one)")
     parser.add_argument("--resamples", type=int, default=1000, help="of each bootstrap (default: %(default)s)")
     args = parser.parse_args()
-    for table in tables(Clips(args.output, args.system, args.seed), args.resamples):
+    clips, draws = Clips(args.output, args.system, args.seed), args.resamples
+    for table in (by_set(clips, draws), by_generator(clips, draws), by_source(clips), worst_clips(clips)):
         columns = table[0].count("|") + 1
         print(*(f"| {row} |" for row in (table[0], " | ".join(["---"] * columns), *table[1:])), sep="\n", end="\n\n")
 
