@@ -6,6 +6,7 @@
     python benchmarks/bundled.py conditions --init whisper-base.pt              # held-out clips with noise, codecs, …
     python benchmarks/bundled.py fit --init whisper-base.pt                     # every fold, two sets, the checkpoint
     python benchmarks/bundled.py curve --init whisper-base.pt                   # what less speech costs
+    python benchmarks/bundled.py copies --init whisper-base.pt                  # what each kind of copy is worth
 
 Whisper's encoder is as published, so each clip's features are computed once for all folds: in pass 0 of the chunk that
 is scored, in each other pass of crops that went through what one of the model's experts is for. The log odds of the
@@ -48,6 +49,7 @@ from scoring.detector import Detector
 from scoring.engines import TorchEngine
 from training.linear import Samples, fit_output_layer, pass_features
 from training.model import load_initial
+from training.neural_vocoders import KINDS
 from utils import computes_bf16, load_checkpoint, save_checkpoint
 
 OPUS = {"name": "codec", "formats": ["opus"], "bitrates": [6, 64]}  # kbit/s
@@ -69,10 +71,12 @@ PASSES = [  # over the clips: the expert that is fitted to the crops, and what t
 ]
 EXPERTS = list(dict.fromkeys(expert for expert, _ in PASSES))  # of the model, in its order
 SHARES = (0.125, 0.25, 0.5)  # of the training speech, in `curve`
-COPY_WEIGHT = 0.3  # more made text-to-speech worse; with today's features copies hardly matter (docs/generalise.md)
+ALONE = 0.3  # weight of copies by one vocoder, beside a clip's, and
+COPY_WEIGHTS = {"sinusoidal": ALONE} | dict.fromkeys(KINDS, 0.13)  # of all that are used (docs/generalise.md)
 PROMPT_WEIGHT = 0.05  # with more, spoofs of other recordings pass: no generator was recorded as the prompts were
 NETWORK_WEIGHT = 0.6  # of the network's log odds in every expert (docs/generalise.md)
-CODED_BIAS = {"coded": 0.5, "opus": 1.5}  # added to these experts: the network takes more coded speech for spoof
+# Added to these experts: they and the network take more bona fide speech for spoof than the other way round.
+EXPERT_BIAS = {"coded": 0.5, "short": 0.8, "opus": 1.5}
 NETWORK_SCALE = 4.0  # log odds that are one unit of the feature; beyond twice as many it is cut
 CAUTIONS = {"narrowband": "telephone, 300–3400 Hz", "short": "the first 1 s"}  # conditions of a recording
 RECODED = ("mp3, 64 kbit/s", "opus, 16 kbit/s")
@@ -81,21 +85,31 @@ OF = "clips whose sources and generators were left out of training"
 
 
 class Features:
-    """Features of the clips of all.csv, of their vocoded copies, and of prompts.csv: in files, made where missing."""
+    """Features of the clips of all.csv and their sinusoidal copies; of prompts.csv and copies.csv: in files.
 
-    def __init__(self, args, passes: Iterable[int], prompts: bool = True):
+    Files are made where they are missing. Neural copies, copies.csv, have pass 0 alone. added: the prompts and these.
+    """
+
+    def __init__(self, args, passes: Iterable[int], added: bool = True):
         self.config = load_config(args.config)
         alone = {key: value for key, value in self.config.model_config.items() if key != "network"}
         self.model = load_initial(replace(self.config, model_config=alone), args.init)
         self.partition = CsvList(args.output / "all.csv").partition("train").with_vocoded(self.config.vocode)
         parts = {"features": self.partition}
-        if prompts:
-            parts["prompts"] = CsvList(args.output / "prompts.csv").partition("train")
+        for name in ("prompts", "copies") if added else ():
+            parts[name] = CsvList(args.output / f"{name}.csv").partition("train")
         self.trials = [trial for part in parts.values() for trial in part.trials]
         self.row_of = {trial.utt_id: row for row, trial in enumerate(self.trials)}
+        self.originals = {utt_id: utt_id.rpartition("~")[0] for utt_id in self.partition.copies}
+        self.copy_weights, self.prompts = COPY_WEIGHTS, set()
+        if added:
+            clips = {Path(t.utt_id).stem: t.utt_id for t in self.partition.trials if t.utt_id not in self.originals}
+            self.originals |= {t.utt_id: clips[Path(t.utt_id).stem] for t in parts["copies"].trials}
+            self.prompts = {trial.utt_id for trial in parts["prompts"].trials}
         self.passes = []
         for number in passes:
-            found = [self._pass(args.output / f"{name}_{number}.npy", part, number) for name, part in parts.items()]
+            there = {name: part for name, part in parts.items() if number == 0 or name != "copies"}
+            found = [self._pass(args.output / f"{name}_{number}.npy", part, number) for name, part in there.items()]
             self.passes.append(np.concatenate(found))
 
     def _pass(self, path: Path, partition: Partition, number: int) -> np.ndarray:
@@ -113,33 +127,38 @@ class Features:
         return np.array([self.row_of[trial.utt_id] for trial in part.trials])
 
     def training_rows(self, utt_ids: set[str], families: frozenset[str]) -> np.ndarray:
-        """Rows of these clips, of their copies but for those of these families of generators, and of all prompts."""
-        copied = {
-            utt_id
-            for utt_id in self.partition.copies
-            if utt_id.rpartition("~")[0] in utt_ids
-            and not Clip.of(self.trials[self.row_of[utt_id]]).families & families
-        }
-        clips = [row for utt_id, row in self.row_of.items() if utt_id in utt_ids | copied]
-        return np.array([*clips, *range(len(self.partition.trials), len(self.trials))])
+        """Rows of these clips, of all prompts, and of the clips' copies, but for those of these families of generators.
+
+        Only vocoders that have a weight are used.
+        """
+        copies = (self.trials[self.row_of[copy]] for copy, original in self.originals.items() if original in utt_ids)
+        used = (copy for copy in copies if copy.attack in self.copy_weights)
+        chosen = utt_ids | self.prompts | {copy.utt_id for copy in used if not Clip.of(copy).families & families}
+        return np.array([row for utt_id, row in self.row_of.items() if utt_id in chosen])
+
+    def weight(self, trial: Trial) -> float:
+        """Beside a clip's."""
+        if trial.utt_id in self.prompts:
+            return PROMPT_WEIGHT
+        if trial.utt_id in self.originals:
+            return self.copy_weights[trial.attack]
+        return 1.0
 
     def fit(self, rows: np.ndarray, ridge: float) -> None:
-        """Fit the output layer to all passes of these rows.
-
-        A source's clips of one attack weigh as their root, vocoded copies COPY_WEIGHT and prompts PROMPT_WEIGHT of it.
-        """
+        """Fit the output layer to these rows of all passes. A source's clips of one attack weigh as their root."""
         trials = [self.trials[row] for row in rows]
         groups = [f"{trial.source} {trial.attack}" for trial in trials]
         _, index, count = np.unique(groups, return_inverse=True, return_counts=True)
-        is_copy = np.array([trial.utt_id in self.partition.copies for trial in trials])
-        weight = count[index] ** -0.5 * np.where(is_copy, COPY_WEIGHT, 1)
-        weight[rows >= len(self.partition.trials)] *= PROMPT_WEIGHT
+        weight = count[index] ** -0.5 * np.array([self.weight(trial) for trial in trials])
         columns = np.array([trial.label == BONAFIDE for trial in trials]), weight, np.array([t.source for t in trials])
-        features = np.concatenate([each[rows] for each in self.passes])
-        experts = np.repeat([EXPERTS.index(PASSES[number][0]) for number in range(len(self.passes))], len(rows))
-        samples = Samples(features, *(np.tile(column, len(self.passes)) for column in columns), experts)
-        known = np.isfinite(features[:, 0])  # the last trials of a pass of crops may be missing
-        fit_output_layer(self.model, Samples(*(column[known] for column in samples)), ridge)
+        parts = []
+        for number, features in enumerate(self.passes):
+            there = rows < len(features)
+            own = features[rows[there]]
+            known = np.isfinite(own[:, 0])  # the last trials of a pass of crops may be missing
+            expert = np.full(known.sum(), EXPERTS.index(PASSES[number][0]))
+            parts.append(Samples(own[known], *(column[there][known] for column in columns), expert))
+        fit_output_layer(self.model, Samples(*map(np.concatenate, zip(*parts, strict=True))), ridge)
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """(N,) of the chunks that are scored."""
@@ -175,7 +194,7 @@ def with_network(features: Features, network: Mapping[str, torch.Tensor]) -> tor
     for name, value in added.items():
         weights[f"standardise.{name}"] = torch.cat([fitted[f"standardise.{name}"], torch.tensor([value])])
     weight = torch.full([len(EXPERTS)], NETWORK_SCALE * NETWORK_WEIGHT)
-    bias = torch.tensor([CODED_BIAS.get(expert, 0.0) for expert in EXPERTS])
+    bias = torch.tensor([EXPERT_BIAS.get(expert, 0.0) for expert in EXPERTS])
     columns = {"gate": 0 * weight, "experts": torch.stack([0 * weight, weight], 1)}
     for name, column in columns.items():
         name = f"out_layer.{name}.weight"
@@ -225,7 +244,8 @@ def print_in_domain(features: Features, args) -> None:
     clips = CsvList(args.output / "all.csv").partition("train")
     for name in IN_DOMAIN:
         own = clips.take(np.array([name in trial.utt_id for trial in clips.trials]))
-        features.fit(np.array([row for utt_id, row in features.row_of.items() if name not in utt_id]), args.ridge)
+        others = [row for utt_id, row in features.row_of.items() if name not in features.originals.get(utt_id, utt_id)]
+        features.fit(np.array(others), args.ridge)
         eer = HeldOut.of(own, features.scores(features.rows(own))).eer()
         print(f"{name}: EER {100 * eer:.1f} %, linear layers with its sources and generators in training", flush=True)
 
@@ -265,7 +285,7 @@ def curve(args) -> None:
     A share of the clips, of the sources, or of the generators' families with all bona fide speech. A table is printed:
     mean and standard deviation over random choices.
     """
-    features = Features(args, [0], prompts=False)
+    features = Features(args, [0], added=False)
     features.model.out_layer = MixtureOfExperts(features.model.standardise.num_features, 1)
     parts = {
         "clips": lambda trial: trial.utt_id,
@@ -275,18 +295,32 @@ def curve(args) -> None:
     for name, part in parts.items():
         for share in SHARES:
             choices = [partial(some, part=part, share=share, seed=seed) for seed in range(args.choices)]
-            found = [fold_error(features, args, choose) for choose in choices]
+            found = [np.mean(held_out_errors(features, args, choose)) for choose in choices]
             print(f"| {name} | {share} | {np.mean(found):.1f} ± {np.std(found):.1f} |", flush=True)
-    print(f"| all | 1 | {fold_error(features, args, list):.1f} |")
+    print(f"| all | 1 | {np.mean(held_out_errors(features, args)):.1f} |")
 
 
-def fold_error(features: Features, args, choose: Callable[[Sequence[Trial]], Iterable[Trial]]) -> float:
-    """Mean EER of the folds in percent."""
-    errors = []
-    for fold in range(FOLDS):
-        held = fit_fold(features, args, fold, choose)
-        errors.append(HeldOut.of(held, features.scores(features.rows(held))).eer())
-    return 100 * float(np.mean(errors))
+def copies(args) -> None:
+    """What copies are worth: EERs in percent, by fold and in the mean, of one layer for recordings as they are.
+
+    It learns no copies, those of each vocoder alone, those of the neural ones, and all that are used. Rows are printed.
+    """
+    features = Features(args, [0])
+    features.model.out_layer = MixtureOfExperts(features.model.standardise.num_features, 1)
+    neural = {kind: COPY_WEIGHTS[kind] for kind in KINDS}
+    for weights in ({}, *({vocoder: ALONE} for vocoder in COPY_WEIGHTS), neural, COPY_WEIGHTS):
+        features.copy_weights = weights
+        errors = held_out_errors(features, args)
+        cells = [", ".join(weights) or "none", *(f"{error:.1f}" for error in (*errors, np.mean(errors)))]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def held_out_errors(
+    features: Features, args, choose: Callable[[Sequence[Trial]], Iterable[Trial]] = list
+) -> list[float]:
+    """The EER of each fold in percent. choose: which of the training trials to use."""
+    parts = (fit_fold(features, args, fold, choose) for fold in range(FOLDS))
+    return [100 * HeldOut.of(part, features.scores(features.rows(part))).eer() for part in parts]
 
 
 def some(trials: Sequence[Trial], part: Callable[[Trial], str], share: float, seed: int) -> list[Trial]:
@@ -347,9 +381,11 @@ def main() -> None:
         command.add_argument(
             "--seeds", type=int, nargs="+", default=[0], help="of the networks; the first is shipped (default: 0)"
         )
-    for command in (fitting, changing, varying):
+    copying = commands.add_parser("copies", help="what each kind of copy is worth")
+    copying.set_defaults(do=copies)
+    for command in (fitting, changing, varying, copying):
         command.add_argument("--ridge", type=float, default=0.06, help="default: %(default)s")
-    for command in (computing, fitting, changing, varying):
+    for command in (computing, fitting, changing, varying, copying):
         command.add_argument("--init", required=True, help="Whisper's published weights")
     args = parser.parse_args()
     args.do(args)

@@ -5,7 +5,8 @@
     python benchmarks/bundled_network.py --parts 3 --seeds 1 2 --device cuda    # one of the six, twice
 
 Writes network_<part>_seed<N>.pth, which `benchmarks/bundled.py fit` joins to the linear layers; before them the
-vocoders, which learn from the prompts, speech that no fold is tested with. What is there is left out.
+vocoders, which learn from the prompts, speech that no fold is tested with, and their copies of all bona fide clips,
+which the linear layers learn from, too. What is there is left out.
 
 Batches are cut, augmented and vocoded on the device (training/batch_augmentation.py, training/neural_vocoders.py): on
 one H200 sixteen of these processes at once took ten minutes; on two CPU cores one would take about two hours. A fold
@@ -23,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -32,9 +34,10 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]  # in this order: benchmarks have the names of packages
 
-from generalise import FOLDS, Clip
+from generalise import FOLDS, Clip, write_list
 
 from audio import SAMPLE_RATE, reading
+from audio.levels import to_power_of, within_full_scale
 from common.command import run
 from common.files import replacing
 from common.schema import require
@@ -116,10 +119,8 @@ class Vocoders:
         """For a fold, or for all clips; the neural ones are those that `train_vocoder` left."""
         held = [] if part == "all" else CsvList(list_path(output, part)).partition("eval").trials
         is_tested = any("Griffin-Lim" in Clip.of(trial).families for trial in held)
-        neural = [neural_vocoders.NeuralVocoder(kind).to(device).eval() for kind in neural_vocoders.KINDS]
-        for kind, vocoder in zip(neural_vocoders.KINDS, neural, strict=True):
-            vocoder.load_state_dict(load_file(vocoder_path(output, kind)))
-        return cls((rephased,) if is_tested else (rephased, griffin_lim), tuple(neural))
+        neural = tuple(read_vocoder(output, kind, device) for kind in neural_vocoders.KINDS)
+        return cls((rephased,) if is_tested else (rephased, griffin_lim), neural)
 
     @torch.no_grad()
     def copies(self, x: Tensor) -> Tensor:
@@ -132,6 +133,12 @@ class Vocoders:
 
 def vocoder_path(output: Path, kind: str) -> Path:
     return output / f"vocoder_{kind}.safetensors"
+
+
+def read_vocoder(output: Path, kind: str, device: torch.device) -> neural_vocoders.NeuralVocoder:
+    vocoder = neural_vocoders.NeuralVocoder(kind).to(device).eval()
+    vocoder.load_state_dict(load_file(vocoder_path(output, kind)))
+    return vocoder
 
 
 def train_vocoder(args, kind: str) -> None:
@@ -147,6 +154,23 @@ def train_vocoder(args, kind: str) -> None:
     state = neural_vocoders.train(kind, batches(), args.vocoder_steps, device).state_dict()
     with replacing(vocoder_path(args.output, kind)) as temporary:
         save_file(state, temporary)
+
+
+@torch.no_grad()
+def write_copies(args) -> None:
+    """Write copies of the bona fide clips of all.csv by each neural vocoder, and their list, copies.csv."""
+    device, clips, rows = pick_device(args.device), CsvList(args.output / "all.csv").partition("train"), []
+    bonafide = [trial for trial in clips.trials if trial.label == BONAFIDE]
+    for kind in neural_vocoders.KINDS:
+        vocoder, folder = read_vocoder(args.output, kind, device), args.output / "copies" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        for trial in tqdm(bonafide, f"copies, {kind}", disable=None):
+            x, path = reading.read(clips.path(trial))[:LONGEST], folder / f"{Path(trial.utt_id).stem}.flac"
+            y = vocoder(torch.from_numpy(x)[None].to(device))[0].cpu().numpy()
+            soundfile.write(path, within_full_scale(to_power_of(x, y)), SAMPLE_RATE)
+            rows.append((Clip(path, "spoof", "", kind, trial.source), "train"))
+    with replacing(args.output / "copies.csv") as temporary:
+        write_list(temporary, rows)
 
 
 def batch(clips: Clips, vocoders: Vocoders, config: Config) -> Tensor:
@@ -216,6 +240,8 @@ def main() -> None:
     for kind in neural_vocoders.KINDS:
         if not vocoder_path(args.output, kind).exists():
             train_vocoder(args, kind)
+    if not (args.output / "copies.csv").exists():
+        write_copies(args)
     for part, seed in itertools.product(args.parts, args.seeds):
         if not network_path(args.output, part, seed).exists():
             train(args, part, seed)

@@ -35,7 +35,7 @@ BUNDLED = "Whisper-broad"  # the bundled detector: docs/model_card.md
 _BROAD = "3.8 hours of speech in many languages: 71 sources of genuine speech, 98 generators"
 _MIXED = "73 minutes, mostly English, of seven sources; vocoders, a neural codec, classical synthesizers and A01–A06"
 KNOWN = {
-    BUNDLED: KnownCheckpoint("1d82a1c7f7793117b0ee790b5995aad0e089154272b892eb639640792e5ccaa0", _BROAD),
+    BUNDLED: KnownCheckpoint("12b7527fda1c333034604616c14552d24dc6e4c7232c9b7cf93d42defb907197", _BROAD),
     "LCNN-mixed": KnownCheckpoint("faf0d50a221ead938e1b2c630bda367c9f40cfae3d76dc6bcbdffa06223977a4", _MIXED),
 } | OFFICIAL
 

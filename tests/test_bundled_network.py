@@ -123,8 +123,9 @@ def test_a_short_training(clips, vocoders, lists, monkeypatch):
     assert not torch.equal(found[0], found[1])
     with pytest.raises(UserError, match="all.csv"):
         train(args, "all", 0)
-    for name in ("train", "train_vocoder"):
-        monkeypatch.setattr(bundled_network, name, lambda *args: pytest.fail("trained again"))
+    (lists / "copies.csv").touch()
+    for name in ("train", "train_vocoder", "write_copies"):
+        monkeypatch.setattr(bundled_network, name, lambda *args: pytest.fail("made again"))
     monkeypatch.setattr(
         sys, "argv", ["bundled_network.py", "--output", str(lists), "--parts", "1", "--seeds", "0", "1"]
     )
