@@ -40,7 +40,7 @@ def load_engine(
     if engine == "torch":
         return _load_torch(path, precision, device)
     loaded = open_exported(_exported_copy(path, precision), engine, precision, device)
-    return loaded, loaded.card
+    return loaded, loaded.card.under_name_of(path)
 
 
 def _fastest_engine(path: Path, precision: str, device: str) -> str:

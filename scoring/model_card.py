@@ -15,7 +15,7 @@ import numpy as np
 from common.errors import UserError
 from common.schema import parse, require
 from metrics.calibration import Calibration
-from scoring.weights import KNOWN
+from scoring.weights import KNOWN, KnownCheckpoint
 
 MAX_TEXT = 1000  # letters of each text
 MAX_DEV_SCORES = 5_000_000  # of each class
@@ -48,10 +48,7 @@ class ModelCard:
     def of(cls, checkpoint: dict[str, Any], path: str | Path) -> "ModelCard":
         """The card of a checkpoint from `utils.load_model`, which adds `sha256`, and a config to a bare state dict."""
         config = checkpoint["config"]
-        name, known = next(
-            ((name, known) for name, known in KNOWN.items() if known.sha256 == checkpoint["sha256"]),
-            (Path(path).stem, None),
-        )
+        name, known = _known_as(checkpoint["sha256"], path)
         fields = {key: checkpoint.get(key) for key in ("threshold", "calibration", "dev_scores")}
         fields["dev_scores_of"] = checkpoint.get("dev_scores_of", cls.dev_scores_of)
         fields |= {key: checkpoint.get(key) for key in ("recoding_spread", "unclear_width", "error_rates")}
@@ -95,6 +92,11 @@ class ModelCard:
             scores = {key: _finite_numbers(scores.get(key), f"dev_scores.{key}") for key in ("bonafide", "spoof")}
         return replace(card, calibration=calibration, dev_scores=scores)
 
+    def under_name_of(self, path: str | Path) -> "ModelCard":
+        """The card of a copy of the weights in `path`, made when that file had another name, or none that was known."""
+        name, known = _known_as(self.sha256, path)
+        return replace(self, name=name, trained_on=known.trained_on if known else self.trained_on)
+
     def to_json(self) -> str:
         """One JSON object, for the metadata of an exported model."""
         calibration = self.calibration and self.calibration._asdict()
@@ -119,6 +121,12 @@ def _finite_numbers(values: Any, name: str) -> list[float]:
         if array.ndim == 1 and (array.dtype.kind in "fiu" or not len(array)) and np.isfinite(array).all():
             return array.tolist()
     raise UserError(f"bad value of '{name}'", f"up to {MAX_DEV_SCORES} finite numbers", str(values)[:60])
+
+
+def _known_as(sha256: str, path: str | Path) -> tuple[str, KnownCheckpoint | None]:
+    """The official name of weights and what is known of them, or the file's name."""
+    known = ((name, known) for name, known in KNOWN.items() if known.sha256 == sha256)
+    return next(known, (Path(path).stem, None))
 
 
 def _training_data(config: dict[str, Any]) -> str | None:

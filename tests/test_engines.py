@@ -22,7 +22,7 @@ from scoring.engines import OnnxEngine, OpenVinoEngine, TorchEngine, open_export
 from scoring.model_card import ModelCard
 from scoring.onnx_export import export_onnx, largest_difference, probe_waveforms
 from scoring.onnx_files import exported_path, read_exported
-from scoring.weights import file_sha256
+from scoring.weights import KNOWN, KnownCheckpoint, file_sha256
 from utils import load_model
 
 EXPORTED = [OnnxEngine, OpenVinoEngine]
@@ -143,6 +143,18 @@ def test_the_exported_copy_is_made_once_and_then_preferred(tiny, cache, capsys):
     assert list((cache / "onnx").iterdir()) == [exported_path(file_sha256(tiny))]
     assert load_engine(tiny, device="cpu")[0].name == "openvino"
     assert load_engine(tiny, precision="bf16", device="cpu")[0].name == "torch"
+
+
+def test_an_exported_copy_has_the_name_that_its_checkpoint_has_now(tiny, tmp_path, monkeypatch):
+    """The copy lasts, but a checkpoint may be renamed, or be known to a later version of this program."""
+    load_engine(tiny, "onnx")
+    renamed = tmp_path / "renamed.pth"
+    renamed.write_bytes(tiny.read_bytes())
+    assert load_engine(renamed, "onnx")[1].name == "renamed"
+    monkeypatch.setitem(KNOWN, "Famous", KnownCheckpoint(file_sha256(tiny), "a week of speech"))
+    for engine in ("torch", "onnx"):
+        card = load_engine(renamed, engine)[1]
+        assert (card.name, card.trained_on) == ("Famous", "a week of speech")
 
 
 def test_a_gpu_in_the_machine_is_left_to_torch(tiny, tiny_onnx, monkeypatch):
