@@ -179,10 +179,9 @@ class Recording:
         if not np.isfinite(peak):
             raise AudioError("not_finite", f"audio {self.path} is damaged", "finite samples", "NaN or infinity")
         if peak > LOUDEST:
+            what = f"audio {self.path} has samples far beyond full scale"
             expected = "samples within ±1 (of integers stored as floats: divide them by their full scale)"
-            raise AudioError(
-                "wrong_scale", f"audio {self.path} has samples far beyond full scale", expected, f"{peak:.0f}"
-            )
+            raise AudioError("wrong_scale", what, expected, f"{peak:.0f}")
         return peak
 
 

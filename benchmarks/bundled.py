@@ -71,8 +71,8 @@ PASSES = [  # over the clips: the expert that is fitted to the crops, and what t
 ]
 EXPERTS = list(dict.fromkeys(expert for expert, _ in PASSES))  # of the model, in its order
 SHARES = (0.125, 0.25, 0.5)  # of the training speech, in `curve`
-ALONE = 0.3  # weight of copies by one vocoder, beside a clip's, and
-COPY_WEIGHTS = {"sinusoidal": ALONE} | dict.fromkeys(KINDS, 0.13)  # of all that are used (docs/generalise.md)
+ALONE = 0.3  # weight of copies by one vocoder, beside a clip's
+COPY_WEIGHTS = {"sinusoidal": ALONE} | dict.fromkeys(KINDS, 0.13)  # of all vocoders together (docs/generalise.md)
 PROMPT_WEIGHT = 0.05  # with more, spoofs of other recordings pass: no generator was recorded as the prompts were
 NETWORK_WEIGHT = 0.6  # of the network's log odds in every expert (docs/generalise.md)
 # Added to these experts: they and the network take more bona fide speech for spoof than the other way round.
@@ -137,7 +137,7 @@ class Features:
         return np.array([row for utt_id, row in self.row_of.items() if utt_id in chosen])
 
     def weight(self, trial: Trial) -> float:
-        """Beside a clip's."""
+        """Of a trial, beside a clip's."""
         if trial.utt_id in self.prompts:
             return PROMPT_WEIGHT
         if trial.utt_id in self.originals:
