@@ -8,8 +8,8 @@
     python inference.py --audio claim.m4a --reference known/    # is it this person?
     arecord -q -t raw -f S16_LE -r 16000 -c 1 | python inference.py --stream -
 
-A score is the model's bona fide logit: higher = more bona fide; above the threshold the verdict is "bona fide". It is
-no probability. docs/inference.md explains verdicts, thresholds and conditions.
+A score is the model's bona fide logit: higher = more bona fide; above the threshold, by more than the band of "unclear",
+the verdict is "likely genuine". It is no probability. docs/inference.md explains verdicts, thresholds and conditions.
 
 In Python: `from inference import Detector`, the scoring loop behind every command here.
 """

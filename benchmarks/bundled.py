@@ -372,7 +372,7 @@ def main() -> None:
     fitting.add_argument("--name", default="Whisper-broad", help="of scores and checkpoint (default: %(default)s)")
     fitting.set_defaults(do=fit)
     changing = commands.add_parser("conditions", help="held-out clips with noise, codecs, cut short")
-    changing.add_argument("--clips", type=int, default=40, help="of each class in each fold (default: %(default)s)")
+    changing.add_argument("--clips", type=int, default=25, help="of each class in each fold (default: %(default)s)")
     changing.set_defaults(do=conditions)
     varying = commands.add_parser("curve", help="what less speech costs: fits to a share of it")
     varying.add_argument("--choices", type=int, default=3, help="random ones of each share (default: %(default)s)")

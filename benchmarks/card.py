@@ -1,4 +1,4 @@
-"""The numbers of docs/model_card.md: models side by side, by attack and by what happens to a recording.
+"""The numbers of docs/LCNN-mixed.md: models side by side, by attack and by what happens to a recording.
 
     python benchmarks/card.py --data ../shared/data --weights ../shared/fixtures/weights
 

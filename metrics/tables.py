@@ -23,9 +23,9 @@ def format_report(result: dict, name: str = "", official: bool = False) -> str:
     for key, label in LABELS.items():
         if result[key] is not None:
             value = f"{result[key]:.{decimals(fewest)}f}"
-            lines.append(f"  {label:<16}{value:>12}{_brackets(result.get('intervals', {}).get(key))}")
+            lines.append(f"  {label:<16}{value:>12}{_brackets(result.get('intervals', {}).get(key), fewest)}")
     lines += _format_further(result)
-    lines += _format_decisions(result["decisions"])
+    lines += _format_decisions(result["decisions"], fewest)
     lines += _format_breakdown("attack", result["per_attack"]) if result["per_attack"] else []
     lines += _format_breakdown(result["group_by"], result["groups"]) if result["groups"] else []
     return "\n".join(lines)
@@ -36,8 +36,14 @@ def decimals(trials: int) -> int:
     return 6 if trials >= 1000 else 4 if trials >= 100 else 2
 
 
-def _brackets(ends: list[float] | None) -> str:
-    return f"   [{ends[0]:.4f} … {ends[1]:.4f}]" if ends else ""
+def _brackets(ends: list[float] | None, trials: int) -> str:
+    form = f".{_rate_decimals(trials)}f"
+    return f"   [{ends[0]:{form}} … {ends[1]:{form}}]" if ends else ""
+
+
+def _rate_decimals(trials: int) -> int:
+    """Of intervals, and of rates at a threshold."""
+    return min(4, decimals(trials))
 
 
 def _format_further(result: dict) -> list[str]:
@@ -65,8 +71,9 @@ def _format_further(result: dict) -> list[str]:
     return lines
 
 
-def _format_decisions(decisions: list[dict]) -> list[str]:
-    """Rates and counts at each threshold."""
+def _format_decisions(decisions: list[dict], fewest: int) -> list[str]:
+    """Rates and counts at each threshold. fewest: trials of the rarer class."""
+    form = f".{_rate_decimals(fewest)}f"
     lines = [
         "",
         f"  {'threshold':<17}{'value':>11}{'accuracy %':>12}{'FRR %':>9}{'FAR %':>9}{'F1 bona fide':>14}"
@@ -74,8 +81,8 @@ def _format_decisions(decisions: list[dict]) -> list[str]:
     ]
     for row in decisions:
         lines.append(
-            f"  {row['at']:<17}{row['threshold']:>11.6g}{row['accuracy'] * 100:>12.4f}{row['frr'] * 100:>9.4f}"
-            f"{row['far'] * 100:>9.4f}{row['f1_bonafide']:>14.4f}{row['f1_spoof']:>10.4f}"
+            f"  {row['at']:<17}{row['threshold']:>11.6g}{row['accuracy'] * 100:>12{form}}{row['frr'] * 100:>9{form}}"
+            f"{row['far'] * 100:>9{form}}{row['f1_bonafide']:>14{form}}{row['f1_spoof']:>10{form}}"
         )
         (accepted, missed), (false_alarms, caught) = row["confusion"]
         lines.append(
@@ -97,9 +104,10 @@ def _format_breakdown(column: str, rows: dict[str, dict]) -> list[str]:
     lines = ["", f"  {printable(column):<{width}}{head}"]
     for name, row in rows.items():
         cells = "".join(f"{row[count]:>10,}" for count in counts)
-        form = f".{decimals(min(row[count] for count in counts))}f"
+        fewest = min(row[count] for count in counts)
+        form = f".{decimals(fewest)}f"
         cells += f"{_cell(row['eer_percent'], form):>11}{_cell(row['min_tdcf'], form):>12}"
-        lines.append(f"  {name:<{width}}{cells}{_brackets(row.get('eer_percent_interval'))}")
+        lines.append(f"  {name:<{width}}{cells}{_brackets(row.get('eer_percent_interval'), fewest)}")
     return lines
 
 
