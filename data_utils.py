@@ -26,7 +26,7 @@ from audio.vocoders import vocode
 from common.command import Parser, run
 from common.errors import UserError
 from common.escaping import printable
-from common.files import content_hash
+from common.files import content_hash, require_separate
 from common.pool import leave_signals_to_parent, workers_start
 from config import Config
 from corpora import packed
@@ -372,7 +372,10 @@ def main() -> int:
         raise UserError("--figure", "a name that ends in .png, .pdf or .svg", options.figure)
     if options.num_workers < 0:
         raise UserError("--num_workers", "0 or more", options.num_workers)
-    report = check.examine(_downloaded(open_all_partitions(options.path)), options.num_workers)
+    partitions = open_all_partitions(options.path)
+    read = (path for part in partitions for path in (part.labels, *part.files.values()))
+    require_separate({"--json": options.json, "--figure": options.figure}, read)
+    report = check.examine(_downloaded(partitions), options.num_workers)
     print(format_report(report))
     if options.json:
         write_json(report, options.json)

@@ -22,8 +22,8 @@ import numpy as np
 
 from common.command import Parser, run
 from common.errors import UserError
-from common.escaping import printable
-from common.files import write_text
+from common.escaping import is_text, printable
+from common.files import require_folder, require_separate, write_text
 from metrics.bootstrap import add_intervals, bootstrap
 from metrics.calibration import Calibration, calibrate, fit_calibration, fuse
 from metrics.comparison import compare
@@ -98,6 +98,11 @@ def _check_options(options) -> None:
     for name, given in (("--calibrate", options.calibrate), ("--dev", options.dev)):
         if given and len(given) != len(options.scores):
             raise UserError(f"{name} needs one dev file per system", len(options.scores), len(given))
+    read = [*options.scores, *(options.calibrate or []), *options.dev]
+    read += [options.asv_scores, options.protocol, options.dev_protocol]
+    require_separate({"--fuse": options.fuse, "--json": options.json, "--csv": options.csv}, read)
+    if options.plots:
+        require_folder("--plots", options.plots)
     if bool(options.fuse) != bool(options.dev) or (options.fuse and len(options.scores) < 2):
         raise UserError("--fuse OUT goes with two or more SCORES and --dev DEV …", None, None)
 
@@ -123,9 +128,10 @@ def _select(scores: Scores, conditions: Sequence[str]) -> Scores:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Short names of systems: file stems, or whole paths if a stem repeats."""
+    """Short names of systems: file stems, or whole paths if a stem repeats; as printed if no file could hold them."""
     stems = [Path(path).stem for path in paths]
     names = stems if len(set(stems)) == len(stems) else list(paths)
+    names = [name if is_text(name) else printable(name) for name in names]
     if len(set(names)) < len(names):
         raise UserError("the same score file is given twice", "different SCORES", " ".join(paths))
     return names

@@ -51,8 +51,9 @@ def parse_arguments():
         help="keep uploads and results for so long after their last use (default: %(default)s)",
     )
     args = parser.parse_args()
-    if not 1 <= args.port <= 65535 or not min(args.max_minutes, args.max_mb, args.keep_minutes) > 0:
-        parser.error("--port must be in 1 … 65535, and --max_minutes, --max_mb and --keep_minutes above 0")
+    fit = all(0 < limit <= 1e6 for limit in (args.max_minutes, args.max_mb, args.keep_minutes))
+    if not 1 <= args.port <= 65535 or not fit:
+        parser.error("--port must be in 1 … 65535, --max_minutes, --max_mb and --keep_minutes above 0, up to a million")
     if args.auth is not None and not all(args.auth.partition(":")):
         parser.error("--auth: expected USER:PASS")
     for folder in args.models:

@@ -8,8 +8,8 @@
     python inference.py --audio claim.m4a --reference known/    # is it this person?
     arecord -q -t raw -f S16_LE -r 16000 -c 1 | python inference.py --stream -
 
-A score is the model's bona fide logit: higher = more bona fide; above the threshold, by more than the band of "unclear",
-the verdict is "likely genuine". It is no probability. docs/inference.md explains verdicts, thresholds and conditions.
+A score is the model's bona fide logit: higher = more bona fide; above the threshold by more than the band of
+"unclear", the verdict is "likely genuine". It is no probability. docs/inference.md explains verdicts and conditions.
 
 In Python: `from inference import Detector`, the scoring loop behind every command here.
 """
@@ -26,6 +26,7 @@ from audio.speech import SpeechDetector
 from audio.stream import FORMATS, PcmStream
 from common.command import Parser, run
 from common.errors import UserError
+from common.files import require_folder, require_separate
 from scoring.audio_files import find_audio
 from scoring.batch import BatchOutputs, score_batch
 from scoring.detector import Detector
@@ -121,6 +122,10 @@ def _validate(parser: Parser, args) -> None:
     for option in ("save_json", "save_csv", "scores"):  # `--save_csv a.wav b.wav` would write over a recording
         if Path(str(getattr(args, option))).suffix.lower() in ENDINGS:
             parser.error(f"--{option} {getattr(args, option)}: that is the name of a recording; give the files first")
+    if args.stream and (args.save_json or args.save_csv or args.scores or args.visualize or args.explain):
+        parser.error("--save_json, --save_csv, --scores, --visualize and --explain go with files, not with --stream")
+    if args.visualize or args.explain:
+        require_folder("--output_dir", args.output_dir)
     if args.explain:
         if args.engine not in ("auto", "torch"):
             parser.error("--explain goes with --engine torch")
@@ -180,6 +185,8 @@ def reference_of(paths: list[str], nb_samp: int) -> Reference:
 def main() -> int:
     args = parse_arguments()
     files = [] if args.stream else find_audio(args.audio, args.list, args.audio_dir, args.recursive)
+    outputs = {f"--{name}": getattr(args, name) for name in ("save_json", "save_csv", "scores")}
+    require_separate(outputs, [*files, args.list, args.model, *(args.reference or [])])
     detector = Detector.from_checkpoint(args.model, args.device, args.engine, args.precision)
     if args.overlap is None:
         args.overlap = 1 - SAMPLE_RATE / detector.engine.nb_samp if args.stream else 0.5

@@ -4,8 +4,8 @@
     python resume_training.py                                      # the newest unfinished run in ./exp_result
     python resume_training.py exp_result/RUN --database_path /data/LA --cache mmap
 
-The run ends with the same bits as if nothing had happened. Further options are passed to main.py: --device, and those
-that say where the data is and how it is read.
+The run ends with the same bits as if nothing had happened. Options after the run folder are passed to main.py:
+--device, and those that say where the data is and how it is read.
 """
 
 import sys
@@ -46,8 +46,12 @@ def resume() -> int | None:
     """The command."""
     parser = Parser(prog="resume_training.py", description=__doc__)
     parser.add_argument("run", nargs="?", help="the run folder (default: the newest unfinished in ./exp_result)")
-    options, rest = parser.parse_known_args()
-    folder = find_run(options.run)
+    first, rest = sys.argv[1:2], sys.argv[1:]
+    if first and not first[0].startswith("-"):  # an option's value is no run
+        rest = rest[1:]
+    else:
+        first = [option for option in rest if option in ("-h", "--help")]
+    folder = find_run(parser.parse_args(first).run)
     print(printable(f"resuming {folder}"), file=sys.stderr)
     sys.argv = ["main.py", "--resume", str(folder), *rest]
     return main.main()

@@ -11,6 +11,8 @@ import re
 import sys
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +78,12 @@ def rng_state() -> dict:
 
 
 def set_rng_state(state: dict) -> None:
+    """Set torch's generators; with another number of GPUs a note says that dropout goes on differently."""
     torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+    if len(state["cuda"]) == (torch.cuda.device_count() if torch.cuda.is_available() else 0):
         torch.cuda.set_rng_state_all(state["cuda"])
+    else:
+        print("note: saved with another number of GPUs: dropout goes on differently", file=sys.stderr)
 
 
 def pick_device(name: str | torch.device) -> torch.device:
@@ -105,6 +110,18 @@ def set_precision(precision: str, device: torch.device) -> None:
         print("note: a CPU has no tf32: computing in fp32", file=sys.stderr)
     if device.type == "cpu" and precision == "bf16" and not computes_bf16():
         print("note: this CPU emulates bf16, which takes ten times as long as fp32", file=sys.stderr)
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Inside, a GPU computes fp32 as it is."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def computes_bf16() -> bool:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,19 @@ def recordings(
     finally:
         for worker in crew:
             worker.stop()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process that is started inside is never interrupted by Ctrl-C, not even while it imports its modules."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class RemoteRecording:
@@ -112,7 +125,8 @@ class _DecodingWorker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_decode, args=(theirs, self.channel), daemon=True)
-        self.process.start()
+        with _without_interrupts():
+            self.process.start()
         theirs.close()
         self.started = False
 

@@ -44,7 +44,7 @@ class Silence(Transform):
     added: Range = (0.0, 0.0)  # s, drawn for each end
 
     def check(self):
-        self.require(self.threshold > 0, "threshold", "above 0 dB")
+        self.require(0 < self.threshold <= 200, "threshold", "above 0 dB, at most 200")
         self.require_range("cut", 0, 1)
         self.require_range("added", 0, 60)
 

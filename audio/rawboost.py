@@ -46,7 +46,7 @@ class RawBoost(Transform):
         self.require_range("gain", -40, 40)
         self.require_range("bias", 0, 100)
         self.require(0 <= self.impulses <= 100, "impulses", "0 … 100 (%)")
-        self.require(self.jump >= 0, "jump", "0 or more")
+        self.require(0 <= self.jump <= 1000, "jump", "0 … 1000")
         self.require_range("snr", -100, 100)
 
     def apply(self, x, rng):

@@ -50,11 +50,14 @@ def search(folder: str | os.PathLike, recursive: bool = True) -> FoundAudio:
         paths = {name: os.path.join(parent, name) for name in sorted(subfolders)}
         subfolders.clear()
         for name, path in paths.items():
-            if not recursive or _identity(path) in chain:
-                found.left_out[LOOP if recursive else BELOW].append(path)
-            else:
-                around[path] = chain
-                subfolders.append(name)
+            try:
+                if not recursive or _identity(path) in chain:
+                    found.left_out[LOOP if recursive else BELOW].append(path)
+                else:
+                    around[path] = chain
+                    subfolders.append(name)
+            except OSError as error:  # the parent can be listed, but not entered
+                leave_out(error)
     found.files.sort()
     return found
 

@@ -104,7 +104,7 @@ def scores_of(args, name: str, seed: int) -> Path:
 def measure(path: Path, data_set: str, seen: set[str]) -> dict[str, float]:
     """EERs (%) on the dev trials of `data_set`: of all, and by attack; seen: attacks in training."""
     scores = read_scores(path)
-    scores = scores.take(np.char.startswith(scores.utt_id, f"{data_set}/"))
+    scores = scores.take(np.array([utt_id.startswith(f"{data_set}/") for utt_id in scores.utt_id]))
 
     def eer(chosen: np.ndarray) -> float:
         return 100 * compute_eer(scores.bonafide, scores.score[chosen & ~scores.is_bonafide]).eer

@@ -53,10 +53,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:  # `… | head`: the reader has read enough
         _discard_output()
         code = 141
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):  # torch raises it wherever the main thread is
+    except RuntimeError as error:  # torch's; its classes are known by name, as the import of torch takes a second
+        first = str(error).partition("\n")[0]
+        if type(error).__name__ == "OutOfMemoryError":
+            print(f"error: the GPU has too little memory: a smaller batch takes less ({first[:200]})", file=sys.stderr)
+        elif first.startswith("DataLoader worker"):  # raised wherever the main thread is
+            print(f"error: a worker process died — is there enough memory? ({first})", file=sys.stderr)
+        else:
             raise
-        print(f"error: a worker process died — is there enough memory? ({str(error).splitlines()[0]})", file=sys.stderr)
         code = 2
     except OSError as error:
         print(printable(f"error: {error.filename or 'the system'}: {error.strerror or error}"), file=sys.stderr)

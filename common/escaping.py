@@ -24,6 +24,11 @@ def printable(text: object) -> str:
     return text if text.isprintable() else "".join(sign if sign.isprintable() else _escape(sign) for sign in text)
 
 
+def is_text(name: str) -> bool:
+    """Whether a file can hold the name: file names whose bytes are no UTF-8 have lone surrogates in their place."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in name)
+
+
 def _escape(sign: str) -> str:
     byte = ord(sign) - 0xDC00  # of a file name that is no UTF-8, see os.fsdecode
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else ascii(sign)[1:-1]

@@ -1,12 +1,14 @@
 """Atomic file writes, and locks that let one process at a time write to a folder or a file."""
 
 import hashlib
+import itertools
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,6 +73,38 @@ def is_stream(path: str | os.PathLike) -> bool:
     except OSError:  # nothing there, or nothing that can be opened
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or _own_output(path) is not None
+
+
+def require_separate(
+    outputs: Mapping[str, str | os.PathLike | None], inputs: Iterable[str | os.PathLike | None]
+) -> None:
+    """Refuse an output, {option: its path}, that would be written over an input or another output.
+
+    Raises UserError. Devices and pipes may be both; None: not given.
+    """
+    files = {option: path for option, path in outputs.items() if path and not is_stream(path)}
+    there, seen = {}, {}
+    for option, path in files.items():
+        if (first := seen.setdefault(os.path.realpath(path), option)) != option:
+            raise UserError(f"{option} {path}", "a file of its own", f"that of {first}")
+        there |= dict.fromkeys(_identities([path]), option)
+    for identity in _identities(inputs) if there else ():
+        if option := there.get(identity):
+            raise UserError(f"{option} {files[option]}", "a file to write", "one that this command reads")
+
+
+def _identities(paths: Iterable[str | os.PathLike | None]) -> Iterator[tuple[int, int]]:
+    """Device and inode of each path that leads to something."""
+    for path in filter(None, paths):
+        with suppress(OSError):
+            status = os.stat(path)
+            yield status.st_dev, status.st_ino
+
+
+def require_folder(option: str, path: str | os.PathLike) -> None:
+    """Raises UserError when something other than a folder is in the way of an option's output folder."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise UserError(f"{option} {path}", "a folder, or none yet", "a file")
 
 
 def _own_output(path: str | os.PathLike) -> int | None:
@@ -190,6 +224,17 @@ def content_hashes(paths: Sequence[str | os.PathLike]) -> Iterator[str | None]:
     with ThreadPoolExecutor(READERS) as readers:
         for first in range(0, len(paths), HASHED_FILES):
             yield from readers.map(content_hash, paths[first : first + HASHED_FILES])
+
+
+def distinct_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """The names made fit for file names and different from each other and those taken: a repeated one gets a number."""
+    found, seen = [], set(taken)
+    for name in names:
+        name = re.sub(r"[^\w.+-]+", "_", name)
+        numbered = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+        found.append(next(each for each in numbered if each not in seen))
+        seen.add(found[-1])
+    return found
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

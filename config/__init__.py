@@ -3,17 +3,19 @@
 config = load_config("config/AASIST.conf")
 """
 
-from config.files import differences, load_config, save_config, to_dict
-from config.schema import ANGULAR, INCIDENTAL, Config, LossConfig, OptimConfig, SWAConfig
+from config.files import differences, flat, load_config, save_config, to_dict
+from config.schema import ANGULAR, INCIDENTAL, MAX_EPOCHS, Config, LossConfig, OptimConfig, SWAConfig
 
 __all__ = [
     "ANGULAR",
     "INCIDENTAL",
+    "MAX_EPOCHS",
     "Config",
     "LossConfig",
     "OptimConfig",
     "SWAConfig",
     "differences",
+    "flat",
     "load_config",
     "save_config",
     "to_dict",

@@ -5,7 +5,6 @@ config = load_config("config/AASIST.conf")
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,14 +66,17 @@ def to_dict(config: Config) -> dict:
 
 def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """{dotted key: (value in `one`, value in `other`)} of every key that changes a run's results, where they differ."""
-    first, second = (dict(_flat(to_dict(config))) for config in (one, other))
+    first, second = (flat(to_dict(config)) for config in (one, other))
     names = [name for name in first | second if name.split(".")[0] not in INCIDENTAL]
     return {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
 
 
-def _flat(values: dict, where: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: dict, where: str = "") -> dict[str, Any]:
+    """Nested keys as `outer.inner`."""
+    found = {}
     for key, value in values.items():
-        yield from _flat(value, f"{where}{key}.") if isinstance(value, dict) else [(f"{where}{key}", value)]
+        found |= flat(value, f"{where}{key}.") if isinstance(value, dict) else {f"{where}{key}": value}
+    return found
 
 
 class _Loader(yaml.SafeLoader):

@@ -3,6 +3,7 @@
 A value that does not fit raises UserError with the key, what was expected and what was found.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from common.schema import require
 
 # Keys that do not change a run's results: where its data is, how it is read, how often its state is saved.
 INCIDENTAL = frozenset({"database_path", "eval_sets", "num_workers", "cache", "cache_path", "save_every_steps"})
+MAX_EPOCHS = 10_000
 ANGULAR = ("OCSoftmax", "AMSoftmax", "P2SGrad")  # losses on cosines: the model ends in cosines, not in a linear layer
 
 
@@ -39,7 +41,8 @@ class OptimConfig:
     def __post_init__(self):
         require(self.base_lr > 0, "optim_config.base_lr", "above 0", self.base_lr)
         require(self.encoder_lr is None or self.encoder_lr > 0, "optim_config.encoder_lr", "above 0", self.encoder_lr)
-        require(0 <= self.lr_min <= self.base_lr, "optim_config.lr_min", f"0 … base_lr {self.base_lr}", self.lr_min)
+        highest = self.base_lr if self.scheduler in ("cosine", "sgdr") else math.inf
+        require(0 <= self.lr_min <= highest, "optim_config.lr_min", f"0 … base_lr {self.base_lr}", self.lr_min)
         require(self.weight_decay >= 0, "optim_config.weight_decay", "0 or more", self.weight_decay)
         require(all(0 <= b < 1 for b in self.betas), "optim_config.betas", "two values in [0, 1)", self.betas)
         require(0 <= self.momentum < 1, "optim_config.momentum", "[0, 1)", self.momentum)
@@ -115,7 +118,7 @@ class Config:
     num_workers: int = 4  # processes that read audio; at most the machine's cores
     cache: Literal["off", "mmap", "ram", "gpu"] = "off"  # off: decode in every epoch; else decode once, keep here
     cache_path: str = "./packed/"  # folder for decoded samples
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # of the encoder; graphs, loss and weights are fp32
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # bf16: the encoder alone; tf32: all of a GPU's products
     compile: bool = False  # torch.compile: fused kernels, CUDA graphs on a GPU; takes minutes at the start
     accumulation_steps: int = 1  # parts that a batch is computed in: less memory, but batch norm sees single parts
     recompute: bool = False  # gradient checkpointing of the encoder (arXiv 1604.06174): somewhat less memory, slower
@@ -123,7 +126,7 @@ class Config:
 
     def __post_init__(self):
         require(self.batch_size >= 2, "batch_size", "2 or more (batch norm needs two)", self.batch_size)
-        require(self.num_epochs >= 1, "num_epochs", "1 or more", self.num_epochs)
+        require(1 <= self.num_epochs <= MAX_EPOCHS, "num_epochs", f"1 … {MAX_EPOCHS}", self.num_epochs)
         require(all(w > 0 for w in self.class_weights), "class_weights", "two values above 0", self.class_weights)
         require(0 <= self.label_smoothing < 1, "label_smoothing", "[0, 1)", self.label_smoothing)
         smooth = self.loss == "CCE" or not self.label_smoothing

@@ -12,6 +12,7 @@ import numpy as np
 
 from audio.search import search
 from common.errors import UserError
+from common.escaping import is_text, printable
 from corpora.trials import PARTITIONS, Partition, Trial
 from metrics.protocols import read_labels
 from metrics.scores import Labels
@@ -94,8 +95,11 @@ def partition_rows(table: Labels, labels: Path) -> dict[str, np.ndarray]:
 
 def make_partition(name: str, table: Labels, files: Mapping[str, Path], source: Path, **more) -> Partition:
     """A partition of a table's trials. Raises UserError for an utterance name that no score file can hold."""
-    if blank := [utt_id for utt_id in table.utt_id.tolist() if len(utt_id.split()) != 1]:
-        raise UserError(f"{source}: bad utterance name", "no blanks: they end a name in a score file", blank[0])
+    for utt_id in table.utt_id.tolist():
+        if len(utt_id.split()) != 1:
+            raise UserError(f"{source}: bad utterance name", "no blanks: they end a name in a score file", utt_id)
+        if not is_text(utt_id):
+            raise UserError(f"{source}: bad utterance name", "UTF-8, as in score files", printable(utt_id))
     groups = dict(table.groups)
     speakers = [speaker or "-" for speaker in groups.pop("speaker", ["-"] * len(table.utt_id))]
     keys = np.where(table.is_bonafide, "bonafide", "spoof").tolist()

@@ -6,14 +6,14 @@ open_partition(["/data/LA", "csv:/data/mine.csv"], "LA", "train")    # of severa
 open_eval_sets(["2021:/data/2021", "itw:/data/itw"], "LA")           # each by itself
 """
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import distinct_names
 from corpora.asvspoof import ASVspoof5, ASVspoof2019, ASVspoof2021
 from corpora.data_set import DataSet
 from corpora.folders import CsvList, InTheWild, WaveFake, open_folder
@@ -74,7 +74,7 @@ def open_partition(names: Sequence[str], track: str, partition: str) -> Partitio
     if len(parts) == 1:
         return parts[0][1]
     trials, files, left_out = [], {}, defaultdict(list)
-    for folder, (_, part) in zip(_distinct([each.root.resolve().stem for each, _ in parts]), parts, strict=True):
+    for folder, (_, part) in zip(distinct_names([each.root.resolve().stem for each, _ in parts]), parts, strict=True):
         renamed = {trial.utt_id: f"{folder}/{trial.utt_id}" for trial in part.trials}
         sources = [f"{folder}/{trial.source}".rstrip("/") for trial in part.trials]
         named = zip(part.trials, renamed.values(), sources, strict=True)
@@ -99,15 +99,5 @@ def open_all_partitions(names: Sequence[str], track: str = "LA") -> list[Partiti
 def open_eval_sets(names: Sequence[str], track: str) -> list[Partition]:
     """The eval partition of each data set by itself, named after it. Raises UserError if one has none."""
     data_sets = [open_data_set(name, track) for name in names]
-    titles = _distinct([each.title for each in data_sets], taken=PARTITIONS)
+    titles = distinct_names([each.title for each in data_sets], taken=PARTITIONS)
     return [replace(each.partition("eval"), name=title) for title, each in zip(titles, data_sets, strict=True)]
-
-
-def _distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """The names made fit for file names; a repeated one gets a number."""
-    seen, distinct = Counter(taken), []
-    for name in names:
-        name = re.sub(r"[^\w.+-]+", "_", name)
-        seen[name] += 1
-        distinct.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return distinct

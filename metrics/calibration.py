@@ -53,6 +53,8 @@ def fit_fusion(
     Raises UserError when a class is missing or a system gives every trial the same score.
     """
     count = np.array([np.sum(~is_bonafide), np.sum(is_bonafide)])
+    _, exponents = np.frexp(np.abs(scores).max(axis=0, initial=0))
+    scores = np.ldexp(scores, -exponents)  # exact; the squares of huge scores are no numbers
     spread = scores.std(axis=0)
     if not count.all() or not spread.all():
         raise UserError(
@@ -69,7 +71,7 @@ def fit_fusion(
     weight = weight * np.where(is_bonafide, prior / weight[is_bonafide].sum(), (1 - prior) / weight[~is_bonafide].sum())
     slopes = _newton(design, target, weight, prior_log_odds)
     weights = slopes[:-1] / spread
-    return Fusion(weights, float(slopes[-1] - mean @ weights))
+    return Fusion(np.ldexp(weights, -exponents), float(slopes[-1] - mean @ weights))
 
 
 def _newton(design: np.ndarray, target: np.ndarray, weight: np.ndarray, offset: float) -> np.ndarray:
@@ -121,12 +123,12 @@ def fuse(systems: Sequence[Scores], devs: Sequence[Scores]) -> Scores:
 def _same_trials(systems: Sequence[Scores]) -> list[Scores]:
     """The systems with their trials in one order. Raises UserError when they were not scored on the same trials."""
     aligned = [common_trials(systems[0], other) for other in systems]
-    for other, (first, _) in zip(systems, aligned, strict=True):
+    for number, (other, (first, _)) in enumerate(zip(systems, aligned, strict=True), start=1):
         if first is not systems[0] or len(other.score) != len(first.score):
             raise UserError(
                 "systems to fuse were not scored on the same trials",
-                f"{len(systems[0].score):,} trials",
-                f"{len(first.score):,} in common",
+                f"the {len(systems[0].score):,} trials of the first",
+                f"{len(other.score):,} of number {number}, {len(first.score):,} in common",
             )
     return [other for _, other in aligned]
 

@@ -182,7 +182,7 @@ def write_csv(path: str | Path, results: dict[str, dict]) -> None:
             first = {"system": name, "n_bonafide": result["n_bonafide"]}
             pooled = with_interval(result)
             attacks = {attack: {**row, "n_spoof": row["n"]} for attack, row in result["per_attack"].items()}
-            for condition, row in {"pooled": pooled, **attacks, **result["groups"]}.items():
+            for condition, row in [("pooled", pooled), *attacks.items(), *result["groups"].items()]:
                 low, high = row.get("eer_percent_interval") or (None, None)
                 ends = {"eer_percent_low": low, "eer_percent_high": high}
                 cells = {**first, **row, **ends, "condition": condition}

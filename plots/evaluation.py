@@ -1,10 +1,10 @@
 """The seven figures of evaluation results, written into one folder."""
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from common.files import distinct_names
 from metrics.error_rates import compute_det_curve
 from metrics.scores import Scores, rows_by_value
 from metrics.tables import with_interval
@@ -31,9 +31,9 @@ def draw(
         ),
     }
     own = list(systems) if own is None else own
-    for name in own:
+    for name, stem in zip(own, distinct_names(own), strict=True):
         scores = systems[name]
-        suffix = "_" + re.sub(r"[^\w.-]+", "_", name) if len(own) > 1 else ""
+        suffix = f"_{stem}" if len(own) > 1 else ""
         threshold, decisions = results[name]["eer_threshold"], results[name]["decisions"]
         deployed = next((row["threshold"] for row in decisions if row["at"] == "given"), None)
         rows = rows_by_value(scores.attack) if results[name]["per_attack"] else {}

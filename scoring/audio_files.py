@@ -18,6 +18,9 @@ def find_audio(
 
     Raises UserError when there are none.
     """
+    names, folders = list(names), list(folders)
+    if "" in (*names, *folders):
+        raise UserError("nothing to score", "the path of a file or folder", "an empty one")
     files = [Path(name) for name in names]
     if list_path:
         files += files_in_list(list_path)
@@ -43,12 +46,12 @@ def files_in_folder(folder: Path, recursive: bool) -> list[Path]:
     A folder that cannot be read is among the files, so that it fails like one that cannot be read.
     """
     if not folder.is_dir():
-        raise UserError(f"--audio_dir {folder}", "a folder", "a file" if folder.exists() else "nothing there")
+        raise UserError(f"cannot search {folder}", "a folder", "a file" if folder.exists() else "nothing there")
     found = search(folder, recursive)
     for note in left_out_notes(found.left_out):
         print(printable(f"note: {note}"), file=sys.stderr)
     if not found.files and not found.unreadable:
-        raise UserError(f"--audio_dir {folder}", "audio or video files", "none" if recursive else "none (--recursive?)")
+        raise UserError(f"nothing in {folder}", "audio or video files", "none" if recursive else "none (--recursive?)")
     return sorted(map(Path, found.files + found.unreadable))
 
 

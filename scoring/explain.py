@@ -110,7 +110,7 @@ def _outputs_and_gradients(
     hooks = [bank.register_forward_hook(keep) for bank in banks]
     try:
         with torch.enable_grad():
-            _, logits = model.eval()(torch.as_tensor(chunk, device=next(banks[0].buffers()).device)[None])
+            _, logits = model.eval()(torch.as_tensor(chunk, device=next(model.parameters()).device)[None])
             found = [outputs[bank] for bank in banks]
             gradients = torch.autograd.grad(sign * logits[0, 1], found)  # parameters keep their own gradients
     finally:

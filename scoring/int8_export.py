@@ -106,8 +106,10 @@ def quantise(fp32: Path, files: list[LabelledFile], path: Path) -> None:
     banks = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] not in learnt]
     convolutions = {"op_types_to_quantize": ["Conv"], "nodes_to_exclude": banks, "per_channel": True}
     logging.disable(logging.WARNING)  # it gives advice to developers
-    quantization.quantize_static(fp32, path, Chunks(), extra_options={"CalibMovingAverage": True}, **convolutions)
-    logging.disable(logging.NOTSET)
+    try:
+        quantization.quantize_static(fp32, path, Chunks(), extra_options={"CalibMovingAverage": True}, **convolutions)
+    finally:
+        logging.disable(logging.NOTSET)
     write_exported(path.read_bytes(), exported.card, "int8", path)
 
 

@@ -36,7 +36,7 @@ class ModelCard:
     model_config: dict
     trained_on: str | None = None
     threshold: float | None = None  # scores above it are bona fide
-    threshold_source: str = "none known for these weights; give one with --threshold"
+    threshold_source: str = "no threshold is known for these weights; give one with --threshold"
     calibration: Calibration | None = None
     dev_scores: dict[str, list[float]] | None = None
     dev_scores_of: str = "the dev set"
@@ -118,9 +118,9 @@ def _finite_numbers(values: Any, name: str) -> list[float]:
     is_short = hasattr(values, "__len__") and len(values) <= MAX_DEV_SCORES
     with suppress(TypeError, ValueError, RuntimeError):  # of lists in lists, and of types that NumPy lacks
         array = np.asarray(values if is_short else None)
-        if array.ndim == 1 and (array.dtype.kind in "fiu" or not len(array)) and np.isfinite(array).all():
+        if array.ndim == 1 and len(array) and array.dtype.kind in "fiu" and np.isfinite(array).all():
             return array.tolist()
-    raise UserError(f"bad value of '{name}'", f"up to {MAX_DEV_SCORES} finite numbers", str(values)[:60])
+    raise UserError(f"bad value of '{name}'", f"1 … {MAX_DEV_SCORES} finite numbers", str(values)[:60])
 
 
 def _known_as(sha256: str, path: str | Path) -> tuple[str, KnownCheckpoint | None]:

@@ -50,6 +50,8 @@ class ResultsFile:
             if ours and found not in (b"", first) and found.startswith(BEGIN):
                 print(printable(f"note: {path} is of another model or other settings: starting anew"), file=sys.stderr)
                 overwrite = True
+            if not (found.startswith(BEGIN) or BEGIN.startswith(found)):
+                raise UserError(f"{path} is there", "results of inference.py, or no such file", "another file")
             if overwrite or not found:
                 for part in _part_paths(path):
                     ResultsFile(part, header, overwrite=True).remove()

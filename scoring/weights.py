@@ -51,7 +51,7 @@ def locate(model: str) -> Path:
         if model in OFFICIAL and not checkpoint_path(model).exists():
             _fetch(model)
         return _verified(model)
-    found = "a folder" if Path(model).is_dir() else "nothing there"
+    found = "a folder" if Path(model).is_dir() else "no regular file" if Path(model).exists() else "nothing there"
     raise UserError(f"cannot read checkpoint {model}", f"a file, or one of {', '.join(KNOWN)}", found)
 
 

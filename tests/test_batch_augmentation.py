@@ -108,3 +108,9 @@ def test_silence_stays_finite():
 def test_triangles_cover_all_bins():
     filters = batch_augmentation.mel_triangles(80, 513)
     assert filters.shape == (80, 513) and (filters.sum(dim=0)[5:500] > 0.4).all() and filters.max() <= 1.0001
+
+
+def test_small_batches_are_augmented_too():
+    torch.manual_seed(0)
+    for size in (1, 2, 4):
+        assert torch.isfinite(augment(torch.randn(size, 16_000))).all()

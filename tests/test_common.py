@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from common.errors import UserError
-from common.files import exclusive, replacing, write_text
+from common.files import distinct_names, exclusive, replacing, require_separate, write_text
 
 
 def test_message_is_one_line_with_expected_and_found():
@@ -83,6 +83,11 @@ with exclusive(Path({str(tmp_path / "run")!r})):
         ("open('/nowhere/x', 'w')", 2, "error: /nowhere/x: No such file or directory\n"),
         ("raise KeyboardInterrupt", 130, "interrupted\n"),
         ("raise BrokenPipeError", 141, ""),
+        (
+            "raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried')",  # torch.cuda's
+            2,
+            "error: the GPU has too little memory: a smaller batch takes less (CUDA out of memory. Tried)\n",
+        ),
     ],
 )
 def test_exit_codes(body, code, message):
@@ -96,3 +101,22 @@ def test_sigterm_ends_a_command_and_lets_it_clean_up():
     script = f"import os, time\nfrom common.command import run\ndef main():\n    {body}\nrun(main)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (143, "cleaned\n", "")
+
+
+def test_names_become_distinct_whatever_numbers_they_have():
+    assert distinct_names(["a", "a-2", "a", "a"]) == ["a", "a-2", "a-3", "a-4"]
+    assert distinct_names(["a b", "a_b", "eval"], taken=["eval"]) == ["a_b", "a_b-2", "eval-2"]
+
+
+def test_an_output_over_an_input_or_another_output_is_refused(tmp_path):
+    one, link = tmp_path / "one", tmp_path / "link"
+    one.write_text("")
+    link.symlink_to("one")
+    require_separate({"--json": tmp_path / "new", "--csv": None}, [one, None, "-"])
+    require_separate({"--json": "/dev/null", "--csv": "/dev/null"}, ["/dev/null"])
+    for outputs, words in (
+        ({"--json": link}, "--json .*link — expected a file to write, found one that"),
+        ({"--json": one, "--csv": link}, "--csv .*link — expected a file of its own, found that of --json"),
+    ):
+        with pytest.raises(UserError, match=words):
+            require_separate(outputs, [one])

@@ -85,6 +85,11 @@ def test_off_is_a_word_though_yaml_reads_it_as_false(tmp_path):
     assert load_config(write(tmp_path, yaml.safe_dump(MINIMAL) + "cache: off\n")).cache == "off"
 
 
+def test_a_schedule_without_a_lowest_rate_does_not_ask_for_one(tmp_path):
+    optimizer = {"base_lr": 1e-6, "scheduler": "none"}
+    assert load_config(write(tmp_path, yaml.safe_dump(MINIMAL | {"optim_config": optimizer}))).optim_config.base_lr
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -111,6 +116,8 @@ def test_off_is_a_word_though_yaml_reads_it_as_false(tmp_path):
         ({"label_smoothing": 1.0}, ["[0, 1)"]),
         ({"compile": True, "recompute": True}, ["'recompute'", "false with compile"]),
         ({"optim_config": {"sam_rho": -0.1}}, ["'optim_config.sam_rho'", "0 or more"]),
+        ({"optim_config": {"base_lr": 1e-6}}, ["'optim_config.lr_min'", "0 … base_lr 1e-06"]),
+        ({"num_epochs": 20_000}, ["'num_epochs'", "1 … 10000"]),
         ({"model_config": None}, ["'model_config'", "a mapping"]),
     ],
 )

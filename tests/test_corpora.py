@@ -1,11 +1,13 @@
 """Data sets in their published layouts: the right trials and files, or one line that says what is wrong."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 from conftest import assert_user_error, events, mini, run_command, scored, the_run, train_mini
 from forks import Command
@@ -478,3 +480,12 @@ def test_eval_sets_are_checked_before_training(own_list, wild, tmp_path):
         arguments = [*mini(tmp_path, f"csv:{own_list}"), "--eval_sets", name]
         assert_user_error(Command(tmp_path, "main.py", *arguments).wait(), *words)
         assert not (tmp_path / "runs").exists()
+
+
+def test_a_name_that_no_score_file_can_hold_is_refused(tmp_path):
+    for key in ("bonafide", "spoof"):
+        (tmp_path / key).mkdir()
+        soundfile.write(tmp_path / key / f"{key}.wav", np.zeros(1600), 16000)
+    os.rename(tmp_path / "spoof" / "spoof.wav", os.fsencode(tmp_path / "spoof") + b"/caf\xe9.wav")
+    with pytest.raises(UserError, match=r"bad utterance name — expected UTF-8.*caf\\xe9"):
+        open_data_set(f"folder:{tmp_path}", "LA").partition("eval")

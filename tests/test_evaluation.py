@@ -8,10 +8,12 @@ from functools import cache
 
 import numpy as np
 import pytest
+from conftest import assert_user_error, run_command
 from made_scores import ROOT, SCORES, SHARED, command, lines_of, needs_shared, toy
 
 import evaluation as ev
 from common.errors import UserError
+from metrics.calibration import fit_calibration
 
 ASV = SHARED / "data" / "LA_mini" / "ASVspoof2019_LA_asv_scores" / "ASVspoof2019.LA.asv.{}.gi.trl.scores.txt"
 AASIST, FUSION, B01 = "aasist_official_la_eval.txt", "fusion_weighted_la_eval.txt", "b01_la_dev.txt"
@@ -289,3 +291,32 @@ def test_bad_commands(tmp_path, line, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["evaluation.py", *arguments])
     with pytest.raises(UserError, match=re.escape(BAD_COMMANDS[line])):
         ev.main()
+
+
+def test_a_row_of_the_table_for_every_condition_whatever_its_name(tmp_path):
+    rows = [("a", "pooled"), ("b", "pooled"), ("c", "x"), ("d", "x"), ("e", "-"), ("f", "-")]
+    keys = [f"{name} {attack} {'bonafide' if attack == '-' else 'spoof'}" for name, attack in rows]
+    (tmp_path / "s.txt").write_text("".join(f"{key} {number}\n" for number, key in enumerate(keys)))
+    (tmp_path / "p.csv").write_text("utt_id,attack,key,codec\n" + "".join(f"{k.replace(' ', ',')},x\n" for k in keys))
+    scores, protocol, out = (tmp_path / name for name in ("s.txt", "p.csv", "o.csv"))
+    done = run_command("evaluation.py", scores, "--protocol", protocol, "--group-by", "codec", "--csv", out)
+    assert done.returncode == 0, done.stderr
+    table = [line.split(",")[1] for line in (tmp_path / "o.csv").read_text().splitlines()]
+    assert table == ["condition", "pooled", "pooled", "x", "x"]
+
+
+def test_huge_scores_are_calibrated_like_others():
+    rng = np.random.default_rng(0)
+    label = np.arange(200) % 2 == 0
+    score = rng.normal(0, 1, 200) + 2 * label
+    plain, huge = fit_calibration(score, label), fit_calibration(np.ldexp(score, 1000), label)
+    assert (np.ldexp(huge.a, 1000), huge.b) == plain
+
+
+def test_outputs_are_never_written_over_inputs(tmp_path):
+    text = "a - bonafide 1\nb x spoof 0\n"
+    (tmp_path / "s.txt").write_text(text)
+    scores, out = tmp_path / "s.txt", tmp_path / "o"
+    for options in (("--json", scores), ("--csv", scores), ("--csv", out, "--json", out), ("--plots", scores)):
+        assert_user_error(run_command("evaluation.py", scores, *options), options[-2])
+    assert scores.read_text() == text and len(list(tmp_path.iterdir())) == 1

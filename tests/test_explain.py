@@ -185,3 +185,10 @@ def test_the_sentence_says_where_half_of_the_evidence_lies():
     assert told == f"{chunk} (2:00.0–2:04.0) lies at 2:01.0–2:01.3, half of it at 1.1–1.5 kHz."
     weight[:, 200:] = 1  # beyond the end of the recording, which was repeated
     assert saliency_sentence(found, 122.0).startswith(f"{chunk} (2:00.0–2:02.0) lies at 2:01.0–2:01.")
+
+
+def test_a_bank_without_buffers_has_a_map():
+    """SE-ResNet's log spectrum."""
+    torch.manual_seed(0)
+    model = build_model({"architecture": "SE_ResNet", "nb_samp": 8000, "channels": [8, 8]}).eval()
+    assert saliency(model, NOISE).weight.max() == 1

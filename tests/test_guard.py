@@ -135,6 +135,7 @@ def test_a_page_for_this_computer_has_no_other_name(host, status):
         ({"x-forwarded-for": "203.0.113.9, 198.51.100.4"}, "192.0.2.7", "198.51.100.4"),  # the proxy's own is the last
         ({}, "2001:db8::1:2:3:4", "2001:db8::/64"),
         ({}, "?" * 100, "?" * 64),
+        ({"x-forwarded-for": "::ffff:203.0.113.5"}, "192.0.2.7", "203.0.113.5"),
     ],
 )
 def test_the_visitors_address(headers, client, address):

@@ -70,10 +70,12 @@ def test_a_step_against_the_gradient_raises_bonafide_scores_and_lowers_spoof(nam
     assert gradient.abs().max() > 0
 
 
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
 @pytest.mark.parametrize("name", NAMES)
-def test_extreme_logits_give_finite_losses_and_gradients(name):
+def test_extreme_logits_give_finite_losses_and_gradients(name, gamma):
     logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4], [0.0, 0.0], [1e4, -1e4]], requires_grad=True)
-    loss = build_loss(config_of(name), CPU)(logits, torch.tensor([0, 1, 1, 1]))
+    config = config_of(name, loss_config=LossConfig(focal_gamma=gamma))
+    loss = build_loss(config, CPU)(logits, torch.tensor([0, 1, 1, 1]))
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()

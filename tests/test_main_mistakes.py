@@ -35,7 +35,7 @@ def attempt(folder: Path, corpus: Path, *arguments: object, **changes) -> subpro
         ([], {"model_config": TINY_MODEL | {"architecture": "AASISTT"}}, ["one of AASIST", "'AASISTT'"]),
         ([], {"asv_score_path": "none.txt"}, ["none.txt"]),
         (["--database_path", "/nowhere"], {}, ["no data set at /nowhere"]),
-        (["--num_epochs", 0], {}, ["num_epochs", "1 or more"]),
+        (["--num_epochs", 0], {}, ["num_epochs", "1 … 10000"]),
         (["--epochs", 3], {}, ["unrecognized arguments"]),
         (["--comment", "a/b"], {}, ["no slashes"]),
         (["--eval"], {}, ["--eval needs weights"]),

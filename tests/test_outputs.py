@@ -239,3 +239,24 @@ def test_files_of_one_name_have_figures_and_scores_of_their_own(tiny, tmp_path):
     assert [item["utt_id"] for item in json.loads((tmp_path / "r.json").read_text())["results"]] == ["one/a", "two/a"]
     found = {str(path.relative_to(tmp_path / "figures")) for path in (tmp_path / "figures").rglob("*.*")}
     assert found == {"one/a.png", "one/a.pdf", "two/a.png", "two/a.pdf"}
+
+
+def test_results_are_never_written_over_what_is_read(tiny, tmp_path):
+    recording, names = tmp_path / "recording", tmp_path / "list.txt"
+    soundfile.write(recording, 0.1 * np.random.default_rng(0).standard_normal(16000), 16000, format="WAV")
+    names.write_text(f"{recording}\n")
+    before = {path: path.read_bytes() for path in (recording, names)}
+    both = ("--save_json", tmp_path / "r", "--save_csv", tmp_path / "r")
+    for options in (
+        ("--scores", names),
+        ("--save_csv", recording),
+        both,
+        ("--stream", "-", "--scores", tmp_path / "s"),
+    ):
+        given = () if "--stream" in options else ("--list", names)
+        assert_user_error(run_command("inference.py", *given, "--model", tiny, *options), options[-2])
+    foreign = ("--save_json", tmp_path / "thesis", "--overwrite")
+    foreign[1].write_text("mine\n")
+    assert_user_error(run_command("inference.py", recording, "--model", tiny, *foreign), "another file")
+    assert foreign[1].read_text() == "mine\n"
+    assert {path: path.read_bytes() for path in before} == before and not (tmp_path / "r").exists()

@@ -143,6 +143,8 @@ def test_results_of_another_scoring_are_not_mixed_in(tmp_path, capsys):
     assert results.offsets == {} and "other settings: starting anew" in capsys.readouterr().err
     results.close()
     path.write_text("my thesis\n")
+    with pytest.raises(UserError, match="no such file, found another file"):
+        ResultsFile(path, HEADER, overwrite=True)
     for ours in (False, True):
         with pytest.raises(UserError, match="is there"):
             ResultsFile(path, HEADER, ours=ours)

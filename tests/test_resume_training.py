@@ -3,6 +3,8 @@
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import zipfile
 from dataclasses import replace
@@ -366,3 +368,34 @@ def test_an_edited_configuration_is_refused_and_named(killed, tmp_path):
     done = resume(tmp_path, run, script="main.py").wait()
     assert_user_error(done, "last.pth is of a run with another configuration", then, now)
     assert (run / "log.jsonl").read_bytes() == before
+
+
+def test_eval_of_the_best_epochs_that_was_stopped_is_made_up_for(tiny_corpus, tmp_path):
+    """Ctrl-C in the report of the first epoch."""
+    whole = train_mini(tmp_path / "whole", tiny_corpus, eval_all_best=True)
+    prelude = """
+import os, signal
+from training.run import TrainingRun
+report, calls = TrainingRun.report_eval, []
+def stopped(self, *arguments):
+    calls.append(arguments)
+    if len(calls) == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+    return report(self, *arguments)
+TrainingRun.report_eval = stopped
+"""
+    arguments = mini(tmp_path / "stopped", tiny_corpus, eval_all_best=True)
+    done = Command(tmp_path / "stopped", "main.py", *arguments, prelude=prelude).wait()
+    assert done.returncode == 130, done.stderr
+    run = the_run(tmp_path / "stopped")
+    assert progress(run) == (1, 0) and not (run / "scores" / "eval_epoch_1.txt").exists()
+    finish(resume(tmp_path, run))
+    assert_same_run(run, whole)
+    assert [e["checkpoint"] for e in events(run, "eval")] == [e["checkpoint"] for e in events(whole, "eval")]
+
+
+def test_an_options_value_is_no_run(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "resume_training.py", "--device", "cpu"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert_user_error(done, "nothing to resume")

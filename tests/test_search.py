@@ -90,6 +90,18 @@ def test_a_folder_that_cannot_be_read(tree, monkeypatch, capsys):
         preflight([ClassFolders(tree).partition("eval")], "LA")
 
 
+def test_a_folder_that_can_be_listed_but_not_entered(tree, monkeypatch, capsys):
+    stat = os.stat
+
+    def refuse(path, **options):
+        if os.fspath(path).endswith("unsure"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(searching.os, "stat", refuse)
+    assert search(tree).left_out["cannot be read (Permission denied)"] == [str(tree / "unsure")]
+
+
 def test_recordings_without_a_speaker_are_named(tree, tmp_path, capsys):
     (tmp_path / "speakers.csv").write_text("path,speaker\nbonafide/1.bwf,a\n")
     assert len(find_recordings(tree, tmp_path / "speakers.csv")) == 1

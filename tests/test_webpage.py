@@ -317,6 +317,22 @@ def test_a_figure_that_fails_takes_nothing_else_from_the_page(checked, extra, tm
     assert list(drawn) == ["widget"] and 'role="alert"' in drawn["widget"]
 
 
+def test_a_failed_start_of_the_decoder_costs_one_check(extra, tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE), SAMPLE_RATE)
+    checker = FileChecker(ModelShelf([extra]), max_seconds=60)
+
+    def refuse(_self):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="temporarily"):
+        patched.setattr("audio.decoding_workers._DecodingWorker.start", refuse)
+        list(checker.check([path], TINY, "cpu", {}))
+    *_, checked = checker.check([path], TINY, "cpu", {})
+    checker.recordings.close()
+    assert checked.result.score is not None
+
+
 def test_a_model_that_fails_in_a_comparison_does_so_alone(checked):
     class Checker:
         def check(self, files, model, *_):

@@ -243,6 +243,7 @@ def test_a_card_names_every_training_set(database_path, name):
         {"calibration": {"a": float("inf"), "b": 0.0}},
         {"dev_scores": 3},
         {"dev_scores": {"bonafide": [1.0]}},
+        {"dev_scores": {"bonafide": [1.0], "spoof": []}},
         {"dev_scores": {"bonafide": torch.zeros(2, 2), "spoof": torch.zeros(1)}},
         {"dev_scores": {"bonafide": torch.tensor([float("nan")]), "spoof": torch.zeros(1)}},
         {"dev_scores": {"bonafide": ["x"], "spoof": [[1], [1, 2]]}},

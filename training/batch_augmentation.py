@@ -25,7 +25,7 @@ def augment(x: Tensor, untouched: float = 0.35) -> Tensor:
     clean = at_level(x)
     x = torch.fft.irfft(room(respond(torch.fft.rfft(clean)), x.shape[1]), n=x.shape[1])
     x = some(x, 0.4, noisy(x))
-    coded = torch.randperm(len(x), device=x.device)[: len(x) // 5]
+    coded = torch.randperm(len(x), device=x.device)[: max(1, len(x) // 5)]
     x = x.index_copy(0, coded, rounded_spectrum(x[coded]))
     x = some(x, 0.08, mu_law(x))
     return some(x, untouched, clean) * 10 ** uniform(x, -0.5, 0.5)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.text_files import read_lines
 from config import Config
 from training.data import RunData
 from training.scores import checkpoint_fields
@@ -62,4 +63,4 @@ def _members(checkpoint: dict[str, Any]) -> list[tuple[dict, dict[str, torch.Ten
 
 def mean_scores(files: Sequence[Path]) -> np.ndarray:
     """(N,) mean of score files in protocol order, as `RunData.write_scores` writes them."""
-    return np.mean([[float(line.split()[-1]) for line in file.read_text().splitlines()] for file in files], axis=0)
+    return np.mean([[float(line.split()[-1]) for line in read_lines(file) if line] for file in files], axis=0)

@@ -7,7 +7,8 @@ import json
 import re
 from collections.abc import Callable
 
-MAX_EPOCHS = 10_000
+from config import MAX_EPOCHS
+
 MAX_NAME = 255  # letters in the name of a data set
 PHASES = ("train", "dev", "swa", "eval")
 

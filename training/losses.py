@@ -16,7 +16,7 @@ from config import Config, LossConfig
 def focal(logits: Tensor, y: Tensor, c: LossConfig) -> Tensor:
     """(1 − p)^γ · −log p of the true class: easy utterances weigh little (arXiv 1708.02002, eq. 4)."""
     log_p = -F.cross_entropy(logits, y, reduction="none")
-    return -((1 - log_p.exp()) ** c.focal_gamma) * log_p
+    return -((1 - log_p.exp()).clamp(min=1e-6) ** c.focal_gamma) * log_p  # at 0 a power below 1 has no gradient
 
 
 def oc_softmax(cosines: Tensor, y: Tensor, c: LossConfig) -> Tensor:

@@ -31,7 +31,7 @@ from training.scores import checkpoint_fields, score_partition
 from training.signals import StopSignals, TrainingStopped
 from training.state import TrainingState
 from training.watch import BatchWatch
-from utils import load_weights, peak_memory, set_precision
+from utils import load_weights, peak_memory, without_tf32
 
 
 class TrainingRun:
@@ -80,6 +80,8 @@ class TrainingRun:
     def run(self) -> None:
         """Train every epoch, choose on dev, then score eval once. Raises TrainingStopped on Ctrl-C and SIGTERM."""
         config, state, progress = self.config, self.state, self.state.progress
+        if config.eval_all_best and progress.epoch and not progress.step:
+            self.report_missed_eval()
         while progress.epoch < config.num_epochs:
             started, first_step = time.monotonic(), progress.step
             loss = self.train_epoch()
@@ -98,6 +100,13 @@ class TrainingRun:
                 self.report_eval(self.model, f"epoch_{progress.epoch}", dev)
             state.save(self.folder)
         self.finish()
+
+    def report_missed_eval(self) -> None:
+        """Report eval by the epoch just trained, if that is the best and a stop came before the report's end."""
+        name, best = f"epoch_{self.state.progress.epoch}", self.folder.load("best")
+        missed = not (self.folder.path / "scores" / f"eval_{name}.txt").exists()
+        if best["epoch"] == self.state.progress.epoch and self.processes.broadcast(missed):
+            self.report_eval(self.model, name, dev_of(best))
 
     def train_epoch(self) -> float:
         """One pass over the training set, from `progress.step` on; returns the mean loss."""
@@ -151,15 +160,12 @@ class TrainingRun:
             self.save(name, model, scores, dev, **more)
             parts = f"epochs {', '.join(map(str, swa.epochs))}" if name == "swa" else "steps"
             print(f"{name}.pth, the mean of {parts}: dev EER {dev['eer_percent']:.3f} %")
-        set_precision("fp32", self.device)
         for name in ("best", *means):
             checkpoint = self.folder.load(name)
             model = load_initial(self.config, None)
             load_weights(model, checkpoint, self.folder.checkpoint(name))
-            dev = {"eer_percent": 100 * checkpoint["dev_eer"], "min_tdcf": checkpoint["dev_min_tdcf"]}
-            self.report_eval(model, name, dev)
-            for data_set in self.data.eval_sets:
-                self.report_eval(model, name, dev, data_set)
+            for data_set in (None, *self.data.eval_sets):
+                self.report_eval(model, name, dev_of(checkpoint), data_set)
         self.folder.log.event("end", epoch=progress.epoch, seconds=round(progress.seconds, 3))
         names = ", ".join(f"{name}.pth" for name in ("best", *means))
         print(printable(f"written to {self.folder.path}/: weights/ ({names}), scores/, metrics/"), flush=True)
@@ -167,7 +173,8 @@ class TrainingRun:
     def report_eval(self, model: nn.Module, name: str, dev: dict, data_set: str | None = None) -> None:
         """Score eval, or a further eval set, in fp32 and report it. Nothing in the run depends on the result."""
         partition = data_set or "eval"
-        scores = self.score(Detector(TorchEngine(model, self.device)), partition)
+        with without_tf32():
+            scores = self.score(Detector(TorchEngine(model, self.device)), partition)
         if self.processes.is_main:
             result = self.data.report(partition, scores, self.folder.path, f"{partition}_{name}.txt")
             numbers = {key: result[key] for key in ("eer_percent", "min_tdcf")}
@@ -206,6 +213,11 @@ class TrainingRun:
         values |= {"dev_eer_percent": dev["eer_percent"], "dev_min_tdcf": dev["min_tdcf"]} | speeds | flags
         values |= {"seconds": progress.seconds, "peak_memory_bytes": peak_memory(self.device)}
         self.folder.log.epoch(progress.epoch, self.config.num_epochs, values)
+
+
+def dev_of(checkpoint: dict) -> dict:
+    """The dev metrics of a checkpoint that `TrainingRun.save` wrote."""
+    return {"eer_percent": 100 * checkpoint["dev_eer"], "min_tdcf": checkpoint["dev_min_tdcf"]}
 
 
 def run_to_end(run: TrainingRun, resume: bool, overwrite: bool) -> int:

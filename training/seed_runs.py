@@ -45,7 +45,8 @@ def train_seeds(
                 start = weights_to_resume(own) if resume else init
                 code = run_to_end(TrainingRun(wanted, data, own, device, processes, start), resume, overwrite)
                 if code:
-                    print("the same command goes on with all seeds", file=sys.stderr)
+                    again = "the same command without --overwrite" if overwrite else "the same command"
+                    print(f"{again} goes on with all seeds", file=sys.stderr)
                     return code
             finished.append(own)
         except UserError as error:

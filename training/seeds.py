@@ -8,7 +8,7 @@ runs may have been trained on any machine; each needs its log.jsonl and config.c
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ from common.command import Parser, run
 from common.errors import UserError
 from common.escaping import latex, printable
 from common.files import write_text
-from config import INCIDENTAL, load_config, to_dict
+from config import INCIDENTAL, flat, load_config, to_dict
 from plots.runs import SeedSpread, seed_spreads
 from plots.style import write_figures
 from training.log_reader import LogReader
@@ -63,7 +63,7 @@ def read_seed_run(folder: str | Path) -> SeedRun:
         "finished" if log.last["event"] == "end" else f"{next(reversed(log.epochs), 0)} of {log.start['epochs']} epochs"
     )
     init = Path(log.start["init"]).name if log.start["init"] else None  # elsewhere the same file may have another path
-    settings = dict(_flat(to_dict(load_config(folder / "config.conf")))) | dict(_flat({"trials": log.start["trials"]}))
+    settings = flat(to_dict(load_config(folder / "config.conf")) | {"trials": log.start["trials"]})
     settings = {name: value for name, value in settings.items() if name not in INCIDENTAL | {"seed"}} | {"init": init}
     results = {
         checkpoint: {measure: event[measure] for measure in MEASURES if event[measure] is not None}
@@ -75,15 +75,6 @@ def read_seed_run(folder: str | Path) -> SeedRun:
         for data_set, evals in log.further.items()
     }
     return SeedRun(folder.resolve().name, log.start["seed"], state, settings, results, further)
-
-
-def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Nested keys as `outer.inner`."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def require_comparable(runs: Sequence[SeedRun]) -> None:

@@ -102,8 +102,7 @@ class TrainingState:
         progress = dict(last["progress"])
         self.swa.restore(last["swa"], progress.pop("swa_epochs"), progress.pop("swa_triggered"))
         self.progress = Progress(**progress)
-        if not self.processes.is_main:
-            self.progress.loss_sum = 0.0  # the main process has the sum over all processes
+        self.progress.loss_sum /= self.processes.size  # it was the sum over all processes
         if len(last["rng"]) == self.processes.size:
             set_rng_state(last["rng"][self.processes.rank])
         else:

@@ -189,6 +189,7 @@ def visitor_address(scope: dict, headers: dict[str, str]) -> str:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address[:64]
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
     return str(ipaddress.ip_network(f"{parsed}/64", strict=False)) if parsed.version == 6 else str(parsed)
 
 

@@ -110,6 +110,9 @@ class FileChecker:
     def __init__(self, models: ModelShelf, max_seconds: float):
         self.models, self.max_seconds = models, max_seconds
         self.lock = threading.Lock()  # held while a file is decoded and scored
+        self._start_decoding()
+
+    def _start_decoding(self) -> None:
         self.paths: queue.SimpleQueue[Path] = queue.SimpleQueue()  # to decode
         self.recordings = recordings(iter(self.paths.get, None), workers=1)
 
@@ -179,7 +182,11 @@ class FileChecker:
         from soundfile import SoundFile
 
         self.paths.put(file)
-        _, recording = next(self.recordings)
+        try:
+            _, recording = next(self.recordings)
+        except Exception:  # such as no memory for a process: the next visitor gets a new one
+            self._start_decoding()
+            raise
         samples, reported = 0, time.monotonic()
         with SoundFile(sound, "w", SAMPLE_RATE, 1, "FLOAT", format="W64") as out:
             for block in recording:
