@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from bundled_network import network_path
 from card import CONDITIONS, score_changed
-from generalise import EVEN, FOLDS, Clip, HeldOut, write_fold_scores
+from generalise import EVEN, FOLDS, Clip, HeldOut, spread, write_fold_scores
 
 from audio import reading
 from common.command import run
@@ -253,30 +253,47 @@ def print_in_domain(features: Features, args) -> None:
 def conditions(args) -> None:
     """Errors on held-out clips, pooled over the folds, under each condition of benchmarks/card.py: print and keep.
 
-    Printed in percent: the EER, and bona fide and spoofed clips judged wrongly at the EER's threshold of clips as they
-    are.
+    Printed in percent: the EER with its standard deviation over seeds, and bona fide and spoofed clips judged wrongly
+    at the EER's threshold of clips as they are. The first seed's are kept for the checkpoint.
     """
-    networks = read_networks(args.output, range(FOLDS), args.seeds[0])
+    networks = {seed: read_networks(args.output, range(FOLDS), seed) for seed in args.seeds}
     features, rng = Features(args, range(len(PASSES))), np.random.default_rng(0)
-    labels, scores = [], {name: [] for name in CONDITIONS}
+    labels, scores = [], {seed: {name: [] for name in CONDITIONS} for seed in args.seeds}
     for fold in range(FOLDS):
         held = fit_fold(features, args, fold)
-        detector = Detector(TorchEngine(with_network(features, networks[fold]), torch.device("cpu")))
         label = held.is_bonafide()
         rows = np.concatenate([rng.choice(np.flatnonzero(label == kind), args.clips, False) for kind in (False, True)])
         labels += label[rows].tolist()
         waveforms = [reading.read(held.path(held.trials[row])) for row in rows]
-        for name, change in CONDITIONS.items():
-            scores[name] += score_changed(detector, waveforms, change).tolist()
-    label, scores = np.array(labels), {name: np.array(values) for name, values in scores.items()}
-    eers = {name: compute_eer(score[label], score[~label]).eer for name, score in scores.items()}
-    threshold = compute_eer(scores["as it is"][label], scores["as it is"][~label]).threshold
-    for name, score in scores.items():
-        wrong = (100 * np.mean((score[label == kind] > threshold) != kind) for kind in (True, False))
-        print(f"| {name} | {100 * eers[name]:.1f} | {' | '.join(f'{each:.0f}' for each in wrong)} |", flush=True)
-    moved = [np.percentile(np.abs(scores[name] - scores["as it is"]), 90) for name in RECODED]
-    found = {"error_rates": {name: eers[condition] for name, condition in CAUTIONS.items()}}
-    write_text(args.output / "conditions.json", json.dumps(found | {"recoding_spread": float(max(moved))}))
+        for seed, of_folds in networks.items():
+            detector = Detector(TorchEngine(with_network(features, of_folds[fold]), torch.device("cpu")))
+            for name, change in CONDITIONS.items():
+                scores[seed][name] += score_changed(detector, waveforms, change).tolist()
+    errors = {seed: condition_errors(found, labels) for seed, found in scores.items()}
+    for name in CONDITIONS:
+        eers, *wrong = zip(*(of_seed[name] for of_seed in errors.values()), strict=True)
+        print(f"| {name} | {spread(eers, 1)} | {' | '.join(f'{np.mean(each):.0f}' for each in wrong)} |", flush=True)
+    first = {name: np.array(values) for name, values in scores[args.seeds[0]].items()}
+    moved = [np.percentile(np.abs(first[name] - first["as it is"]), 90) for name in RECODED]
+    rates = {name: errors[args.seeds[0]][condition][0] / 100 for name, condition in CAUTIONS.items()}
+    found = {"error_rates": rates, "recoding_spread": float(max(moved))}
+    write_text(args.output / "conditions.json", json.dumps(found))
+
+
+def condition_errors(scores: Mapping[str, Sequence[float]], labels: Sequence[bool]) -> dict[str, tuple[float, ...]]:
+    """{condition: its EER, and bona fide and spoofed clips judged wrongly}, in percent.
+
+    Wrongly: at the threshold of the EER of "as it is". labels: True for bona fide.
+    """
+    label, found = np.array(labels), {name: np.array(values) for name, values in scores.items()}
+    threshold = compute_eer(found["as it is"][label], found["as it is"][~label]).threshold
+    return {
+        name: (
+            100 * compute_eer(score[label], score[~label]).eer,
+            *(100 * np.mean((score[label == kind] > threshold) != kind) for kind in (True, False)),
+        )
+        for name, score in found.items()
+    }
 
 
 def curve(args) -> None:

@@ -10,7 +10,7 @@ from conftest import ROOT
 from safetensors.torch import save_file
 
 sys.path.append(str(ROOT / "benchmarks"))  # last: benchmarks have the names of packages
-from bundled import COPY_WEIGHTS, PROMPT_WEIGHT, Features
+from bundled import COPY_WEIGHTS, PROMPT_WEIGHT, Features, condition_errors
 from bundled_network import vocoder_path, write_copies
 from generalise import broad, write_list
 
@@ -94,3 +94,12 @@ def test_a_fit_to_all_of_it(features):
     features.fit(rows, 0.001)
     scores = features.scores(rows[: 2 * CLIPS])
     assert scores[:CLIPS].min() > scores[CLIPS:].max()
+
+
+def test_wrong_is_what_lies_beyond_the_threshold_of_clips_as_they_are():
+    """Shifted by 2, the classes are as far apart as before, but most spoofs pass."""
+    labels = [True] * 4 + [False] * 4
+    plain = [3.0, 4.0, 5.0, 1.5, 0.0, 1.0, 2.0, 1.25]
+    found = condition_errors({"as it is": plain, "noise": [score + 2 for score in plain]}, labels)
+    assert found["as it is"] == (25.0, 25.0, 25.0)
+    assert found["noise"] == (25.0, 0.0, 100.0)
