@@ -15,6 +15,7 @@ from typing import NoReturn
 from common.errors import PartFailed, UserError
 from common.escaping import printable
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where the commands are
 STOP_SECONDS = 60.0  # after SIGTERM a command has so long to finish a step, save and clean up
 
 
@@ -69,6 +70,18 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = 2
     signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))  # nothing is left to clean up
     sys.exit(code)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace) -> None:
+    """Ctrl-C while a command imports its packages, which takes seconds: one word, as later."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+if os.path.dirname(os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or "-")) == ROOT:
+    sys.excepthook = _uncaught  # not in a user's own program, which may import what this module's users need
 
 
 def _terminate(number: int, _frame) -> NoReturn:

@@ -96,6 +96,13 @@ def test_exit_codes(body, code, message):
     assert (done.returncode, done.stderr) == (code, message)
 
 
+def test_ctrl_c_during_the_imports_is_one_word(tmp_path):
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, ROOT / "main.py"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")
+
+
 def test_sigterm_ends_a_command_and_lets_it_clean_up():
     body = "try:\n        os.kill(os.getpid(), 15)\n        time.sleep(9)\n    finally:\n        print('cleaned')"
     script = f"import os, time\nfrom common.command import run\ndef main():\n    {body}\nrun(main)"
