@@ -46,14 +46,11 @@ def resume() -> int | None:
     """The command."""
     parser = Parser(prog="resume_training.py", description=__doc__)
     parser.add_argument("run", nargs="?", help="the run folder (default: the newest unfinished in ./exp_result)")
-    first, rest = sys.argv[1:2], sys.argv[1:]
-    if first and not first[0].startswith("-"):  # an option's value is no run
-        rest = rest[1:]
-    else:
-        first = [option for option in rest if option in ("-h", "--help")]
-    folder = find_run(parser.parse_args(first).run)
+    own = [word for word in sys.argv[1:2] if word in ("-h", "--help") or not word.startswith("-")]
+    options = sys.argv[1 + len(own) :]  # whose values are no runs
+    folder = find_run(parser.parse_args(own).run)
     print(printable(f"resuming {folder}"), file=sys.stderr)
-    sys.argv = ["main.py", "--resume", str(folder), *rest]
+    sys.argv = ["main.py", "--resume", str(folder), *options]
     return main.main()
 
 

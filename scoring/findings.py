@@ -25,7 +25,7 @@ VERDICTS: dict[Finding, Literal["bonafide", "spoof", "abstain"]] = {
     "cannot_say": "abstain",
 }
 WRONG = 0.10  # of decisions outside the band of "unclear", at most, on dev scores
-LEAST_DECIDED = 0.6  # of dev scores lie outside the band, whatever the errors: always to be unclear is no use
+LEAST_DECIDED = 0.6  # of dev scores lie outside the band, whatever the errors: always unclear helps nobody
 # How far re-encoding moves a score, where the card does not tell: as a fraction of the distance between the classes'
 # medians on dev or, without dev scores, in score units.
 USUAL_SPREAD_FRACTION, USUAL_SPREAD = 0.1, 0.8
